@@ -1,0 +1,253 @@
+#include "engine/engine.h"
+
+#include <cmath>
+#include <memory>
+
+#include "array.h"
+
+namespace octavo {
+namespace {
+
+// Everything an engine is built with, as one object.
+struct EngineOptions {
+  int n_threads = 1;
+  bool exact = false;  // float32 keys and values
+  int max_model_len = 0;
+  int max_num_seqs = 0;
+  int max_num_batched_tokens = 0;
+  bool enable_prefix_caching = true;
+  bool enable_chunked_prefill = true;
+  bool priority_scheduling = false;
+  int64_t kv_cache_bytes = 0;
+  uint64_t seed = 0;
+  bool poison_blocks = false;
+};
+
+SchedulerConfig scheduler_config(const EngineOptions& options) {
+  return {.max_num_seqs = options.max_num_seqs,
+          .max_num_batched_tokens = options.max_num_batched_tokens,
+          .max_model_len = options.max_model_len,
+          .policy = options.priority_scheduling ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs,
+          .enable_chunked_prefill = options.enable_chunked_prefill};
+}
+
+// Work that is never cut may exceed the budget of a step by a whole sequence.
+int max_batch(const EngineOptions& options) {
+  return options.enable_chunked_prefill ? options.max_num_batched_tokens
+                                        : std::max(options.max_num_batched_tokens, options.max_model_len);
+}
+
+// The executor and the engine that drives it.
+class PyEngine {
+ public:
+  PyEngine(const Graph& body, const Graph& head, const EngineOptions& options)
+      : executor_({.n_threads = options.n_threads,
+                   .kv_type = options.exact ? KvType::kF32 : KvType::kBF16,
+                   .max_tokens = max_batch(options),
+                   .max_context = options.max_model_len,
+                   .kv_bytes = options.kv_cache_bytes},
+                  body, head),
+        engine_({.scheduler = scheduler_config(options),
+                 .enable_prefix_caching = options.enable_prefix_caching,
+                 .seed = options.seed,
+                 .poison_blocks = options.poison_blocks},
+                executor_) {}
+
+  void run(const std::vector<int64_t>& ids, bool any_change, double seconds, const py::object& hook) {
+    const HostHook host_hook = hook.is_none() ? HostHook() : make_hook(hook);
+    try {
+      const py::gil_scoped_release unlocked;
+      engine_.run(ids, any_change, seconds, interrupted, host_hook);
+    } catch (const Interrupted&) {
+      throw py::error_already_set();  // the signal handler's exception
+    }
+  }
+
+  Engine& engine() { return engine_; }
+  const Executor& executor() const { return executor_; }
+
+ private:
+  static bool interrupted() {
+    const py::gil_scoped_acquire locked;
+    return PyErr_CheckSignals() != 0;
+  }
+
+  HostHook make_hook(const py::object& hook) const {
+    return [&hook, vocab = executor_.vocab()](std::span<const HookRow> rows) {
+      const py::gil_scoped_acquire locked;
+      for (const HookRow& row : rows) {
+        const py::capsule borrowed(row.logits, [](void*) {});
+        hook(row.id, py::array_t<float>(vocab, row.logits, borrowed),
+             std::vector<Token>(row.history.prompt.begin(), row.history.prompt.end()),
+             std::vector<Token>(row.history.output.begin(), row.history.output.end()));
+      }
+    };
+  }
+
+  Executor executor_;
+  Engine engine_;
+};
+
+const char* finish_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone: return nullptr;
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kAbort: return "abort";
+    case FinishReason::kError: return "error";
+  }
+  return nullptr;
+}
+
+// (chosen id, its logprob, its rank, top ids (k,), their logprobs (k,)), or None where nothing was computed.
+py::object logprobs_tuple(const TokenLogprobs& row) {
+  if (row.rank == 0) return py::none();
+  const auto k = static_cast<py::ssize_t>(row.top.size());
+  py::array_t<int32_t> ids(k);
+  py::array_t<float> values(k);
+  for (py::ssize_t i = 0; i < k; ++i) {
+    ids.mutable_data()[i] = row.top[static_cast<size_t>(i)].id;
+    values.mutable_data()[i] = row.top[static_cast<size_t>(i)].value;
+  }
+  return py::make_tuple(row.chosen.id, row.chosen.value, row.rank, ids, values);
+}
+
+py::list logprobs_list(const std::vector<TokenLogprobs>& rows) {
+  py::list list;
+  for (const TokenLogprobs& row : rows) list.append(logprobs_tuple(row));
+  return list;
+}
+
+TokenTable make_table(const std::vector<py::bytes>& tokens, const std::vector<uint8_t>& flags, bool strip_leading_space,
+                      bool whole_byte_runs) {
+  OCTAVO_CHECK(tokens.size() == flags.size(), "[token table] ", tokens.size(), " tokens but ", flags.size(), " flags.");
+  TokenTable table;
+  for (size_t i = 0; i < tokens.size(); ++i) table.add(std::string_view(tokens[i]), flags[i]);
+  table.strip_leading_space = strip_leading_space;
+  table.whole_byte_runs = whole_byte_runs;
+  return table;
+}
+
+void register_sampling(py::module_& m) {
+  py::enum_<LogprobsMode>(m, "LogprobsMode")
+      .value("raw_logprobs", LogprobsMode::kRawLogprobs)
+      .value("raw_logits", LogprobsMode::kRawLogits)
+      .value("processed_logprobs", LogprobsMode::kProcessedLogprobs)
+      .value("processed_logits", LogprobsMode::kProcessedLogits);
+  py::class_<SamplingConfig>(m, "SamplingConfig", "Validated sampling parameters of one sequence.")
+      .def(py::init<>())
+      .def_readwrite("temperature", &SamplingConfig::temperature)
+      .def_readwrite("top_p", &SamplingConfig::top_p)
+      .def_readwrite("top_k", &SamplingConfig::top_k)
+      .def_readwrite("min_p", &SamplingConfig::min_p)
+      .def_readwrite("presence_penalty", &SamplingConfig::presence_penalty)
+      .def_readwrite("frequency_penalty", &SamplingConfig::frequency_penalty)
+      .def_readwrite("repetition_penalty", &SamplingConfig::repetition_penalty)
+      .def_readwrite("seed", &SamplingConfig::seed)
+      .def_readwrite("max_tokens", &SamplingConfig::max_tokens)
+      .def_readwrite("min_tokens", &SamplingConfig::min_tokens)
+      .def_readwrite("eos_token_ids", &SamplingConfig::eos_token_ids)
+      .def_readwrite("stop_token_ids", &SamplingConfig::stop_token_ids)
+      .def_readwrite("ignore_eos", &SamplingConfig::ignore_eos)
+      .def_readwrite("stop", &SamplingConfig::stop)
+      .def_readwrite("include_stop_str_in_output", &SamplingConfig::include_stop_str_in_output)
+      .def_readwrite("detokenize", &SamplingConfig::detokenize)
+      .def_readwrite("skip_special_tokens", &SamplingConfig::skip_special_tokens)
+      .def_readwrite("logprobs", &SamplingConfig::logprobs)
+      .def_readwrite("prompt_logprobs", &SamplingConfig::prompt_logprobs)
+      .def_readwrite("logprobs_mode", &SamplingConfig::logprobs_mode)
+      .def_property(
+          "logit_bias", [](const SamplingConfig& config) { return config.logit_bias.size(); },
+          [](SamplingConfig& config, const std::vector<std::pair<Token, float>>& biases) {
+            config.logit_bias.clear();
+            for (const auto& [id, bias] : biases) config.logit_bias.push_back({id, bias});
+          })
+      .def_readwrite("allowed_token_ids", &SamplingConfig::allowed_token_ids)
+      .def_readwrite("bad_words", &SamplingConfig::bad_words)
+      .def_readwrite("host_hook", &SamplingConfig::host_hook);
+}
+
+void register_views(py::module_& m) {
+  py::class_<SequenceView>(m, "SequenceView", "What is known of a sequence so far.")
+      .def_readonly("id", &SequenceView::id)
+      .def_readonly("output", &SequenceView::output)
+      .def_property_readonly("text", [](const SequenceView& view) { return view.text; })
+      .def_property_readonly("logprobs", [](const SequenceView& view) { return logprobs_list(view.logprobs); })
+      .def_property_readonly("prompt_logprobs",
+                             [](const SequenceView& view) { return logprobs_list(view.prompt_logprobs); })
+      .def_property_readonly("finish_reason", [](const SequenceView& view) { return finish_name(view.finish); })
+      .def_readonly("stop_token", &SequenceView::stop_token)
+      .def_readonly("stop_string", &SequenceView::stop_string)
+      .def_readonly("error", &SequenceView::error)
+      .def_readonly("n_cached", &SequenceView::n_cached)
+      .def_property_readonly("times", [](const SequenceView& view) {
+        return py::make_tuple(view.times.queued, view.times.scheduled, view.times.first_token, view.times.last_token);
+      });
+  py::class_<EngineStats>(m, "EngineStats")
+      .def_readonly("n_steps", &EngineStats::n_steps)
+      .def_readonly("n_prompt_tokens", &EngineStats::n_prompt_tokens)
+      .def_readonly("n_output_tokens", &EngineStats::n_output_tokens)
+      .def_readonly("n_cached_tokens", &EngineStats::n_cached_tokens)
+      .def_readonly("n_preemptions", &EngineStats::n_preemptions)
+      .def_readonly("n_running", &EngineStats::n_running)
+      .def_readonly("n_waiting", &EngineStats::n_waiting)
+      .def_readonly("n_blocks", &EngineStats::n_blocks)
+      .def_readonly("n_free_blocks", &EngineStats::n_free_blocks);
+}
+
+void register_options(py::module_& m) {
+  py::class_<EngineOptions>(m, "EngineOptions")
+      .def(py::init<>())
+      .def_readwrite("n_threads", &EngineOptions::n_threads)
+      .def_readwrite("exact", &EngineOptions::exact)
+      .def_readwrite("max_model_len", &EngineOptions::max_model_len)
+      .def_readwrite("max_num_seqs", &EngineOptions::max_num_seqs)
+      .def_readwrite("max_num_batched_tokens", &EngineOptions::max_num_batched_tokens)
+      .def_readwrite("enable_prefix_caching", &EngineOptions::enable_prefix_caching)
+      .def_readwrite("enable_chunked_prefill", &EngineOptions::enable_chunked_prefill)
+      .def_readwrite("priority_scheduling", &EngineOptions::priority_scheduling)
+      .def_readwrite("kv_cache_bytes", &EngineOptions::kv_cache_bytes)
+      .def_readwrite("seed", &EngineOptions::seed)
+      .def_readwrite("poison_blocks", &EngineOptions::poison_blocks);
+}
+
+}  // namespace
+
+void register_engine(py::module_& m) {
+  register_sampling(m);
+  register_views(m);
+  register_options(m);
+  py::class_<PyEngine>(m, "Engine", "Runs sequences through a traced model.")
+      .def(py::init<const Graph&, const Graph&, const EngineOptions&>(), py::arg("body"), py::arg("head"),
+           py::arg("options"), py::keep_alive<1, 2>(), py::keep_alive<1, 3>())
+      .def(
+          "set_token_table",
+          [](PyEngine& self, const std::vector<py::bytes>& tokens, const std::vector<uint8_t>& flags, bool strip,
+             bool runs) { self.engine().set_token_table(make_table(tokens, flags, strip, runs)); },
+          py::arg("tokens"), py::arg("flags"), py::arg("strip_leading_space"), py::arg("whole_byte_runs"))
+      .def(
+          "add",
+          [](PyEngine& self, std::vector<Token> prompt, const SamplingConfig& sampling, int priority,
+             std::string cache_salt, uint64_t request, uint32_t child) {
+            return self.engine().add({std::move(prompt), sampling, priority, std::move(cache_salt), request, child});
+          },
+          py::arg("prompt"), py::arg("sampling"), py::kw_only(), py::arg("priority"), py::arg("cache_salt"),
+          py::arg("request"), py::arg("child"), "Returns the sequence's id.")
+      .def(
+          "remove", [](PyEngine& self, const std::vector<int64_t>& ids) { self.engine().remove(ids); }, py::arg("ids"),
+          py::call_guard<py::gil_scoped_release>())
+      .def("run", &PyEngine::run, py::arg("ids"), py::kw_only(), py::arg("any_change"), py::arg("seconds"),
+           py::arg("hook"))
+      .def(
+          "updates", [](PyEngine& self, const std::vector<int64_t>& ids) { return self.engine().updates(ids); },
+          py::arg("ids"), py::call_guard<py::gil_scoped_release>())
+      .def("stats", [](PyEngine& self) { return self.engine().stats(); })
+      .def("reset_prefix_cache", [](PyEngine& self) { self.engine().reset_prefix_cache(); })
+      .def("check_integrity", [](PyEngine& self) { self.engine().check_integrity(); })
+      .def_property_readonly("vocab_size", [](const PyEngine& self) { return self.executor().vocab(); })
+      .def_property_readonly("kv_block_bytes", [](const PyEngine& self) { return self.executor().kv_block_bytes(); })
+      .def_property_readonly("n_blocks", [](const PyEngine& self) { return self.executor().n_blocks(); })
+      .def_property_readonly("arena_bytes", [](const PyEngine& self) { return self.executor().arena_bytes(); });
+}
+
+}  // namespace octavo

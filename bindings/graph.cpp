@@ -1,0 +1,78 @@
+#include "array.h"
+#include "graph/graph.h"
+
+namespace octavo {
+namespace {
+
+SourceMatrix source_of(const std::string& name, const std::string& format, int64_t n, int64_t k,
+                       const py::buffer& rows) {
+  const auto bytes = bytes_of(rows);
+  return {name, format_named(format), n, k, bytes.data(), bytes.size()};
+}
+
+void register_weights(py::module_& m) {
+  py::class_<WeightStore>(m, "WeightStore", "The weights of one model.")
+      .def(py::init<int>(), py::arg("n_threads"))
+      .def(
+          "add_linear",
+          [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
+             const py::buffer& rows, const std::string& target, bool mapped) {
+            const SourceMatrix source = source_of(name, format, n, k, rows);
+            const py::gil_scoped_release unlocked;
+            return store.add_linear(source, format_named(target), mapped);
+          },
+          py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
+          py::arg("mapped"), "Repacks a matrix (n, k), converted to the target format where it has another.")
+      .def(
+          "add_embedding",
+          [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
+             const py::buffer& rows) { return store.add_embedding(source_of(name, format, n, k, rows)); },
+          py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::keep_alive<1, 6>(),
+          "Rows stay where they are and are read at every lookup.")
+      .def(
+          "add_vector",
+          [](WeightStore& store, const std::string& name, const std::string& format, int64_t n,
+             const py::buffer& rows) { return store.add_vector(source_of(name, format, 1, n, rows)); },
+          py::arg("name"), py::arg("format"), py::arg("n"), py::arg("rows"))
+      .def_property_readonly("memory_bytes", &WeightStore::memory_bytes);
+}
+
+}  // namespace
+
+void register_graph(py::module_& m) {
+  register_weights(m);
+  py::class_<Graph>(m, "Graph", "Ops recorded by tracing a model.")
+      .def(py::init<const WeightStore&>(), py::arg("weights"), py::keep_alive<1, 2>())
+      .def("embed", &Graph::embed, py::arg("table"))
+      .def("gather", &Graph::gather, py::arg("width"))
+      .def("rms_norm", &Graph::rms_norm, py::arg("x"), py::arg("weight"), py::arg("eps"))
+      .def(
+          "linear",
+          [](Graph& graph, ValueId x, const std::vector<std::pair<WeightId, std::optional<WeightId>>>& parts) {
+            std::vector<LinearOp::Part> made;
+            for (const auto& [weight, bias] : parts) made.push_back({weight, bias});
+            return graph.linear(x, std::move(made));
+          },
+          py::arg("x"), py::arg("parts"), "One output for each (weight, bias or None).")
+      .def(
+          "attention",
+          [](Graph& graph, ValueId q, ValueId k, ValueId v, int layer, int n_heads, int n_kv_heads, int head_dim,
+             RopeId rope, int window, float scale, float soft_cap) {
+            return graph.attention(q, k, v, {layer, n_heads, n_kv_heads, head_dim, rope, window, scale, soft_cap});
+          },
+          py::arg("q"), py::arg("k"), py::arg("v"), py::kw_only(), py::arg("layer"), py::arg("n_heads"),
+          py::arg("n_kv_heads"), py::arg("head_dim"), py::arg("rope"), py::arg("window"), py::arg("scale"),
+          py::arg("soft_cap"))
+      .def("silu", &Graph::silu, py::arg("x"))
+      .def("mul", &Graph::mul, py::arg("a"), py::arg("b"))
+      .def("add", &Graph::add, py::arg("a"), py::arg("b"))
+      .def(
+          "add_rope", [](Graph& graph, std::vector<float> inv_freq, float scale) {
+            return graph.add_rope({std::move(inv_freq), scale});
+          },
+          py::arg("inv_freq"), py::arg("scale"))
+      .def("set_output", &Graph::set_output, py::arg("x"))
+      .def("width", &Graph::width, py::arg("x"));
+}
+
+}  // namespace octavo

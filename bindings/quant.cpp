@@ -1,0 +1,48 @@
+#include "array.h"
+
+namespace octavo {
+namespace {
+
+py::list formats() {
+  py::list rows;
+  for (const FormatRow& row : all_formats())
+    rows.append(py::dict(py::arg("name") = row.name, py::arg("gguf_id") = row.gguf_id,
+                         py::arg("block_size") = row.block_size, py::arg("block_bytes") = row.block_bytes));
+  return rows;
+}
+
+const FormatRow& checked_row(const std::string& name, int64_t n) {
+  const FormatRow& row = format_row(format_named(name));
+  OCTAVO_CHECK(n >= 0 && n % row.block_size == 0, n, " weights are no whole number of ", row.name, " blocks of ",
+               row.block_size, ".");
+  return row;
+}
+
+py::array_t<float> dequantize(const std::string& name, const py::buffer& blocks, int64_t n) {
+  const FormatRow& row = checked_row(name, n);
+  const auto bytes = bytes_of(blocks);
+  OCTAVO_CHECK(bytes.size() == row_bytes(row.format, n), n, " weights in ", row.name, " take ",
+               row_bytes(row.format, n), " bytes, got ", bytes.size(), ".");
+  py::array_t<float> out(n);
+  row.dequantize(out.mutable_data(), bytes.data(), n);
+  return out;
+}
+
+py::array_t<uint8_t> quantize(const std::string& name,
+                              const py::array_t<float, py::array::c_style | py::array::forcecast>& values) {
+  const FormatRow& row = checked_row(name, values.size());
+  py::array_t<uint8_t> out(static_cast<py::ssize_t>(row_bytes(row.format, values.size())));
+  row.quantize(out.mutable_data(), values.data(), values.size());
+  return out;
+}
+
+}  // namespace
+
+void register_quant(py::module_& m) {
+  m.def("formats", &formats, "The table of weight formats.");
+  m.def("dequantize", &dequantize, py::arg("format"), py::arg("blocks"), py::arg("n"),
+        "(n,) float32 values of n weights.");
+  m.def("quantize", &quantize, py::arg("format"), py::arg("values"), "The blocks of float32 values, as bytes.");
+}
+
+}  // namespace octavo

@@ -1,0 +1,306 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace octavo {
+namespace {
+
+constexpr auto kHandoverPoll = std::chrono::milliseconds(50);
+
+NoiseKey noise_of(const SequenceSpec& spec, uint64_t engine_seed) {
+  return spec.sampling.seed ? seeded_noise(*spec.sampling.seed, spec.child)
+                            : engine_noise(engine_seed, spec.request, spec.child);
+}
+
+}  // namespace
+
+Engine::Engine(const EngineConfig& config, Executor& executor)
+    : config_(config),
+      executor_(executor),
+      pool_(executor.n_blocks(), kKvTile, config.enable_prefix_caching),
+      scheduler_(config.scheduler, pool_),
+      scratch_(static_cast<size_t>(executor.n_threads())) {}
+
+void Engine::set_token_table(TokenTable table) {
+  const std::lock_guard lock(mutex_);
+  if (!table_) table_ = std::move(table);
+}
+
+Engine::Tracked* Engine::find(int64_t id) const {
+  const auto found = tracked_.find(id);
+  return found == tracked_.end() ? nullptr : found->second.get();
+}
+
+int64_t Engine::add(SequenceSpec spec) {
+  const std::lock_guard lock(mutex_);
+  const int64_t id = next_id_++;
+  auto tracked = std::make_unique<Tracked>();
+  Sequence& seq = tracked->seq;
+  seq.id = id;
+  seq.priority = spec.priority;
+  seq.noise = noise_of(spec, config_.seed);
+  seq.n_prompt = static_cast<int>(spec.prompt.size());
+  seq.tokens = std::move(spec.prompt);
+  seq.cache_salt = std::move(spec.cache_salt);
+  seq.sampling = std::move(spec.sampling);
+  tracked->times.queued = now_seconds();
+  if (seq.sampling.prompt_logprobs) tracked->prompt_logprobs.resize(seq.tokens.size());
+  if (seq.sampling.detokenize && table_)
+    tracked->detokenizer = std::make_unique<Detokenizer>(*table_, seq.sampling, /*continues_text=*/false);
+  scheduler_.add(seq);
+  tracked_.emplace(id, std::move(tracked));
+  mark_failed();
+  return id;
+}
+
+void Engine::remove(std::span<const int64_t> ids) {
+  const std::lock_guard lock(mutex_);
+  if (driving_) removed_.insert(removed_.end(), ids.begin(), ids.end());
+  else forget(ids);
+}
+
+void Engine::forget(std::span<const int64_t> ids) {
+  for (const int64_t id : ids) {
+    Tracked* tracked = find(id);
+    if (tracked == nullptr) continue;
+    if (!tracked->seq.finished()) scheduler_.abort(tracked->seq);
+    tracked_.erase(id);
+  }
+}
+
+bool Engine::done(std::span<const int64_t> ids, bool any_change) const {
+  const auto finished = [&](int64_t id) {
+    const Tracked* tracked = find(id);
+    return tracked == nullptr || tracked->seq.finished();
+  };
+  const auto changed = [&](int64_t id) {
+    const Tracked* tracked = find(id);
+    return tracked == nullptr || tracked->changed;
+  };
+  if (any_change && std::any_of(ids.begin(), ids.end(), changed)) return true;
+  return std::all_of(ids.begin(), ids.end(), finished);
+}
+
+void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, const InterruptFn& interrupted,
+                 const HostHook& hook) {
+  const double deadline = now_seconds() + seconds;
+  std::unique_lock lock(mutex_);
+  while (!done(ids, any_change) && now_seconds() < deadline) {
+    if (driving_) {
+      handover_.wait_for(lock, kHandoverPoll);
+      if (driving_ && interrupted && interrupted()) throw Interrupted();
+      continue;
+    }
+    driving_ = true;
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      step(interrupted, hook);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    driving_ = false;
+    forget(std::exchange(removed_, {}));
+    handover_.notify_all();
+    if (error) std::rethrow_exception(error);
+  }
+}
+
+void Engine::step(const InterruptFn& interrupted, const HostHook& hook) {
+  ScheduledBatch scheduled;
+  if (!prepare(scheduled)) return;
+  executor_.forward(batch_, interrupted);
+  compute_rows(interrupted, hook);
+  commit(scheduled);
+}
+
+bool Engine::prepare(ScheduledBatch& scheduled) {
+  const std::lock_guard lock(mutex_);
+  scheduled = scheduler_.schedule();
+  mark_failed();
+  if (scheduled.items.empty()) return false;
+  fill_batch(scheduled);
+  return true;
+}
+
+// Sequences that the scheduler gave up on are finished with their error; they need no step.
+void Engine::mark_failed() {
+  for (Sequence* seq : scheduler_.take_failed()) find(seq->id)->changed = true;
+}
+
+void Engine::fill_batch(const ScheduledBatch& scheduled) {
+  batch_.token_ids.clear();
+  batch_.positions.clear();
+  batch_.query_start.assign(1, 0);
+  batch_.block_tables.clear();
+  batch_.gather.clear();
+  rows_.clear();
+  for (const ScheduledTokens& item : scheduled.items) {
+    const int first_token = batch_.n_tokens();
+    for (int i = 0; i < item.n_tokens; ++i) {
+      batch_.token_ids.push_back(item.seq->tokens[static_cast<size_t>(item.seq->n_computed + i)]);
+      batch_.positions.push_back(item.seq->n_computed + i);
+    }
+    batch_.query_start.push_back(batch_.n_tokens());
+    batch_.block_tables.push_back(item.seq->blocks.data());
+    add_rows(item, first_token);
+  }
+}
+
+// The rows whose logits are wanted: those before a prompt token with logprobs, and the last known token's.
+void Engine::add_rows(const ScheduledTokens& item, int first_token) {
+  Sequence& seq = *item.seq;
+  Tracked* tracked = find(seq.id);
+  if (tracked->times.scheduled == 0) tracked->times.scheduled = now_seconds();
+  if (config_.poison_blocks) poison_fresh(*tracked);
+  const auto want = [&](int position, int prompt_position) {
+    batch_.gather.push_back(first_token + position - seq.n_computed);
+    rows_.push_back({tracked, prompt_position, {}, {}});
+  };
+  if (seq.sampling.prompt_logprobs)
+    for (int p = seq.n_computed; p < std::min(seq.n_computed + item.n_tokens, seq.n_prompt - 1); ++p) want(p, p + 1);
+  if (item.reaches_end()) want(seq.n_tokens() - 1, -1);
+}
+
+void Engine::poison_fresh(Tracked& tracked) {
+  const Sequence& seq = tracked.seq;
+  const auto n_valid = static_cast<size_t>(pool_.blocks_for(seq.n_computed));
+  const size_t n_known = seq.n_computed == 0 ? 0 : std::max(tracked.n_fresh, n_valid);
+  for (size_t b = n_known; b < seq.blocks.size(); ++b) executor_.poison_block(seq.blocks[b]);
+  tracked.n_fresh = seq.blocks.size();
+}
+
+void Engine::compute_rows(const InterruptFn& interrupted, const HostHook& hook) {
+  const int n_rows = static_cast<int>(rows_.size());
+  for (int first = 0; first < n_rows; first += executor_.logits_tile()) {
+    const int n = std::min(executor_.logits_tile(), n_rows - first);
+    float* logits = executor_.logits(batch_, first, n, interrupted);
+    const auto tile = std::span(rows_).subspan(static_cast<size_t>(first), static_cast<size_t>(n));
+    if (hook) run_hook(tile, logits, hook);
+    Counter counter;
+    run_job(std::min(executor_.n_threads(), n), [&](const Worker& worker) {
+      for (int i; (i = counter.take()) < n;)
+        finish_row(tile[static_cast<size_t>(i)], logits + i * executor_.logits_stride(),
+                   scratch_[static_cast<size_t>(worker.id)]);
+    });
+  }
+}
+
+void Engine::run_hook(std::span<RowTask> rows, float* logits, const HostHook& hook) {
+  std::vector<HookRow> wanted;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Sequence& seq = rows[i].tracked->seq;
+    if (!seq.sampling.host_hook || rows[i].prompt_position >= 0) continue;
+    float* row = logits + static_cast<int64_t>(i) * executor_.logits_stride();
+    if (seq.sampling.logprobs) rows[i].raw.assign(row, row + executor_.vocab());
+    wanted.push_back({seq.id, row, {seq.prompt(), seq.output()}});
+  }
+  if (!wanted.empty()) hook(wanted);
+}
+
+void Engine::finish_row(RowTask& row, float* logits, SamplerScratch& scratch) const {
+  const Sequence& seq = row.tracked->seq;
+  if (row.prompt_position >= 0) {
+    const Token target = seq.tokens[static_cast<size_t>(row.prompt_position)];
+    prompt_logprob_row(row.sampled.logprobs, logits, executor_.vocab(), target, seq.sampling, kernels(), scratch);
+    return;
+  }
+  sample_row(row.sampled, logits, executor_.vocab(), seq.sampling, {seq.prompt(), seq.output()}, seq.noise, kernels(),
+             scratch, row.raw.empty() ? nullptr : row.raw.data());
+}
+
+void Engine::commit(const ScheduledBatch& scheduled) {
+  const std::lock_guard lock(mutex_);
+  ++stats_.n_steps;
+  for (const ScheduledTokens& item : scheduled.items)
+    stats_.n_prompt_tokens += std::clamp(item.seq->n_prompt - item.seq->n_computed, 0, item.n_tokens);
+  scheduler_.commit(scheduled);
+  for (RowTask& row : rows_) {
+    if (row.prompt_position < 0)
+      take_token(*row.tracked, row.sampled);
+    else
+      row.tracked->prompt_logprobs[static_cast<size_t>(row.prompt_position)] = std::move(row.sampled.logprobs);
+  }
+}
+
+void Engine::take_token(Tracked& tracked, SampledToken& sampled) {
+  Sequence& seq = tracked.seq;
+  tracked.changed = true;
+  if (sampled.id < 0) {
+    seq.error = "No token can be sampled: every logit is masked or not a number.";
+    return end(tracked, FinishReason::kError);
+  }
+  tracked.times.last_token = now_seconds();
+  if (seq.n_output() == 0) {
+    tracked.times.first_token = tracked.times.last_token;
+    stats_.n_cached_tokens += seq.n_cached;
+  }
+  ++stats_.n_output_tokens;
+  append_token(seq, sampled.id, config_.scheduler.max_model_len);
+  if (seq.sampling.logprobs) tracked.logprobs.push_back(std::move(sampled.logprobs));
+  const bool silent = seq.finish == FinishReason::kStop && !seq.sampling.include_stop_str_in_output;
+  if (tracked.detokenizer && !silent && tracked.detokenizer->push(sampled.id)) {
+    seq.stop_string = tracked.detokenizer->stop_index();
+    return end(tracked, FinishReason::kStop);
+  }
+  if (seq.finished()) end(tracked, seq.finish);
+}
+
+void Engine::end(Tracked& tracked, FinishReason reason) {
+  if (tracked.detokenizer) tracked.detokenizer->flush();
+  stats_.n_preemptions += tracked.seq.n_preemptions;
+  scheduler_.finish(tracked.seq, reason);
+}
+
+std::vector<SequenceView> Engine::updates(std::span<const int64_t> ids) {
+  const std::lock_guard lock(mutex_);
+  std::vector<SequenceView> views;
+  for (const int64_t id : ids) {
+    Tracked* tracked = find(id);
+    if (tracked == nullptr || !std::exchange(tracked->changed, false)) continue;
+    views.push_back(view(*tracked));
+  }
+  return views;
+}
+
+SequenceView Engine::view(const Tracked& tracked) const {
+  const Sequence& seq = tracked.seq;
+  SequenceView view{.id = seq.id};
+  view.output.assign(seq.output().begin(), seq.output().end());
+  if (tracked.detokenizer) view.text = tracked.detokenizer->text().substr(0, tracked.detokenizer->n_ready());
+  view.logprobs = tracked.logprobs;
+  view.prompt_logprobs = tracked.prompt_logprobs;
+  view.finish = seq.finish;
+  view.stop_token = seq.stop_token;
+  view.stop_string = seq.stop_string;
+  view.error = seq.error;
+  view.n_cached = seq.n_cached;
+  view.times = tracked.times;
+  return view;
+}
+
+EngineStats Engine::stats() const {
+  const std::lock_guard lock(mutex_);
+  EngineStats stats = stats_;
+  stats.n_running = scheduler_.n_running();
+  stats.n_waiting = scheduler_.n_waiting();
+  stats.n_blocks = pool_.n_blocks();
+  stats.n_free_blocks = pool_.n_free();
+  return stats;
+}
+
+void Engine::reset_prefix_cache() {
+  const std::lock_guard lock(mutex_);
+  pool_.clear_cache();
+}
+
+void Engine::check_integrity() const {
+  const std::lock_guard lock(mutex_);
+  scheduler_.check_integrity();
+}
+
+}  // namespace octavo

@@ -1,0 +1,144 @@
+// The engine: add / abort / run. Any thread may add, and any thread may drive; a driver takes steps until its own
+// requests are done and then hands over. A step commits only at its end, so one that was interrupted is repeated.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/block_pool.h"
+#include "engine/detokenizer.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "engine/stats.h"
+#include "graph/executor.h"
+
+namespace octavo {
+
+struct EngineConfig {
+  SchedulerConfig scheduler;
+  bool enable_prefix_caching = true;
+  uint64_t seed = 0;
+  bool poison_blocks = false;  // for tests: fill every block with NaN when it is handed out
+};
+
+// One sample of one request.
+struct SequenceSpec {
+  std::vector<Token> prompt;
+  SamplingConfig sampling;
+  int priority = 0;
+  std::string cache_salt;
+  uint64_t request = 0;  // number of the request in this engine, for noise without a seed
+  uint32_t child = 0;    // number of the sample in its request
+};
+
+// A row that the host may change before it is sampled.
+struct HookRow {
+  int64_t id;
+  float* logits;  // (vocab)
+  TokenHistory history;
+};
+using HostHook = std::function<void(std::span<const HookRow>)>;
+
+// What a caller sees of a sequence, copied out under the lock.
+struct SequenceView {
+  int64_t id = 0;
+  std::vector<Token> output{};
+  std::string text{};  // what will not change any more; all of it once finished
+  std::vector<TokenLogprobs> logprobs{};
+  std::vector<TokenLogprobs> prompt_logprobs{};  // (n_prompt), the first is empty
+  FinishReason finish = FinishReason::kNone;
+  Token stop_token = -1;
+  int stop_string = -1;
+  std::string error{};
+  int n_cached = 0;
+  SequenceTimes times{};
+};
+
+class Engine {
+ public:
+  Engine(const EngineConfig& config, Executor& executor);
+
+  // The vocabulary's bytes, for text in the core. Before the first add() that wants text; once.
+  void set_token_table(TokenTable table);
+
+  int64_t add(SequenceSpec spec);
+  // Ends sequences and forgets them, at the end of the step that is under way; unknown ids are ignored.
+  void remove(std::span<const int64_t> ids);
+
+  // Takes steps until all of ids are finished, or, with `any_change`, until one of them has news, or until
+  // `seconds` have passed. Throws Interrupted when `interrupted` says so.
+  void run(std::span<const int64_t> ids, bool any_change, double seconds, const InterruptFn& interrupted,
+           const HostHook& hook);
+
+  // Those of ids that changed since they were last asked for here.
+  std::vector<SequenceView> updates(std::span<const int64_t> ids);
+
+  EngineStats stats() const;
+  void reset_prefix_cache();
+  void check_integrity() const;
+
+ private:
+  struct Tracked {
+    Sequence seq;
+    std::unique_ptr<Detokenizer> detokenizer;
+    std::vector<TokenLogprobs> logprobs;
+    std::vector<TokenLogprobs> prompt_logprobs;
+    SequenceTimes times;
+    bool changed = false;
+    size_t n_fresh = 0;  // blocks already poisoned, with poison_blocks
+  };
+  // One logits row of a step: the next token of a sequence, or the logprob of a prompt token.
+  struct RowTask {
+    Tracked* tracked;
+    int prompt_position = -1;  // >= 0: of this prompt token
+    SampledToken sampled;
+    std::vector<float> raw;  // the row before the hook changed it, where logprobs want that
+  };
+
+  bool done(std::span<const int64_t> ids, bool any_change) const;
+  void step(const InterruptFn& interrupted, const HostHook& hook);
+  bool prepare(ScheduledBatch& scheduled);
+  void fill_batch(const ScheduledBatch& scheduled);
+  void add_rows(const ScheduledTokens& item, int first_token);
+  void poison_fresh(Tracked& tracked);
+  void compute_rows(const InterruptFn& interrupted, const HostHook& hook);
+  void run_hook(std::span<RowTask> rows, float* logits, const HostHook& hook);
+  void finish_row(RowTask& row, float* logits, SamplerScratch& scratch) const;
+  void commit(const ScheduledBatch& scheduled);
+  void take_token(Tracked& tracked, SampledToken& sampled);
+  void end(Tracked& tracked, FinishReason reason);
+  void mark_failed();
+  void forget(std::span<const int64_t> ids);
+  Tracked* find(int64_t id) const;
+  SequenceView view(const Tracked& tracked) const;
+
+  EngineConfig config_;
+  Executor& executor_;
+  BlockPool pool_;
+  Scheduler scheduler_;
+  std::optional<TokenTable> table_;
+  std::unordered_map<int64_t, std::unique_ptr<Tracked>> tracked_;
+  std::vector<int64_t> removed_;  // to forget after the step under way
+  int64_t next_id_ = 0;
+  EngineStats stats_;
+
+  mutable std::mutex mutex_;  // everything above but executor_; held between computations
+  std::condition_variable handover_;
+  bool driving_ = false;
+
+  // Of the step being computed, owned by the driver.
+  Batch batch_;
+  std::vector<RowTask> rows_;
+  std::vector<SamplerScratch> scratch_;
+};
+
+}  // namespace octavo

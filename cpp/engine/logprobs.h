@@ -1,0 +1,34 @@
+// Log-probabilities of one row of logits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/block_hash.h"
+#include "kernels/kernels.h"
+
+namespace octavo {
+
+struct Logprob {
+  Token id = -1;
+  float value = 0;
+};
+
+struct TokenLogprobs {
+  Logprob chosen;
+  int rank = 0;              // 1 + how many ids are strictly more likely than the chosen one
+  std::vector<Logprob> top;  // most likely first, equal ones by id
+};
+
+// Working memory of logprob_row; grows to the vocabulary once.
+struct LogprobScratch {
+  std::vector<float> row;
+  std::vector<uint32_t> keys;
+};
+
+// k: how many of the most likely ids to list, kWholeVocabulary for all. normalise: log-softmax of the row, else its
+// values as they are. NaN counts as -inf, +inf as the largest float.
+void logprob_row(TokenLogprobs& out, const float* row, int vocab, Token chosen, int k, bool normalise,
+                 const KernelTable& table, LogprobScratch& scratch);
+
+}  // namespace octavo

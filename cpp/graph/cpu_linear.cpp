@@ -1,0 +1,174 @@
+// Linears: chunks of output rows go to whichever thread asks; a chunk runs over all tokens in tiles, so that
+// its weights (or its dequantised panel) stay in cache and the epilogue finds its inputs there.
+#include <algorithm>
+#include <cstring>
+
+#include "graph/cpu_ops.h"
+#include "quant/planes.h"
+
+namespace octavo::cpu {
+namespace {
+
+constexpr int kTokenTile = 32;
+constexpr int kMaxChunkStrips = 16;      // 256 rows: one kQ8x256 group
+constexpr int kManyTokens = 8;           // from here chunks are kWideChunk strips
+constexpr int kWideChunk = 4, kNarrowChunk = 2;
+
+bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
+
+// A chunk must hold whole groups of the activations that the epilogue quantises.
+int chunk_strips(const OpCall& call, int n_tokens) {
+  if (call.epilogue == Epilogue::kSiluMul && emits(call.out, ActFormat::kQ8x256)) return kMaxChunkStrips;
+  return n_tokens >= kManyTokens ? kWideChunk : kNarrowChunk;
+}
+
+int64_t panel_bytes(const OpCall& call) {
+  int64_t bytes = 0;
+  for (const LinearPart& part : call.parts)
+    if (part.native) bytes = std::max(bytes, kMaxChunkStrips * part.weight->k * kStrip * 4 + part.weight->k * 4);
+  return bytes;
+}
+
+constexpr int64_t kTileFloats = int64_t{kTokenTile} * kMaxChunkStrips * kStrip;
+constexpr int64_t kStageBytes = 2 * kMaxChunkStrips * kStrip * 4;  // one quantised row segment, any format
+
+// Strips [first, first + count) of a native weight as an F32 panel.
+const uint8_t* make_panel(uint8_t* scratch, const Weight& weight, int first, int count) {
+  const size_t bytes = row_bytes(weight.format, weight.k);
+  auto* panel = reinterpret_cast<float*>(scratch);
+  float* row = panel + count * kStrip * weight.k;
+  for (int64_t r = 0; r < int64_t{count} * kStrip; ++r) {
+    const int64_t n = int64_t{first} * kStrip + r;
+    if (n < weight.n) format_row(weight.format).dequantize(row, weight.data + static_cast<size_t>(n) * bytes, weight.k);
+    else std::fill_n(row, weight.k, 0.0f);
+    float* out = panel + r / kStrip * weight.k * kStrip + r % kStrip;
+    for (int64_t k = 0; k < weight.k; ++k) out[k * kStrip] = row[k];
+  }
+  return scratch;
+}
+
+// The part of a linear's output that one thread computes at a time.
+struct Chunk {
+  const LinearPart* part;
+  int first_strip;
+  int strips;
+  const uint8_t* weights;
+};
+
+Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) {
+  const int total = static_cast<int>(n_strips(part.weight->n));
+  Chunk chunk{&part, first, std::min(strips, total - first), nullptr};
+  chunk.weights = part.native ? make_panel(panel, *part.weight, first, chunk.strips)
+                              : part.weight->data + first * part.strip_bytes;
+  return chunk;
+}
+
+void multiply(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token, int n) {
+  const Rows& act = call.in[static_cast<size_t>(chunk.part->kernel.act)];
+  const int k = static_cast<int>(chunk.part->weight->k);
+  chunk.part->kernel.run({out, out_stride, step.row<uint8_t>(act, token), act.stride, chunk.weights, n, chunk.strips, k});
+  if (chunk.part->bias == nullptr) return;
+  const int first = chunk.first_strip * kStrip;
+  const int rows = std::min(chunk.strips * kStrip, static_cast<int>(chunk.part->weight->n) - first);
+  for (int t = 0; t < n; ++t)
+    step.kernels->add(out + t * out_stride, out + t * out_stride, chunk.part->bias + first, rows);
+}
+
+void store_chunk(const Step& step, const OpCall& call, const Chunk& chunk) {
+  const Rows& rows = chunk.part->out;
+  for (int token = 0; token < step.n_rows; token += kTokenTile) {
+    float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
+    multiply(out, rows.stride / 4, step, call, chunk, token, std::min(kTokenTile, step.n_rows - token));
+  }
+}
+
+void residual_chunk(const Step& step, const OpCall& call, const Chunk& chunk, float* tile) {
+  const int first = chunk.first_strip * kStrip, width = chunk.strips * kStrip;
+  const int valid = std::min(width, static_cast<int>(chunk.part->weight->n) - first);
+  for (int token = 0; token < step.n_rows; token += kTokenTile) {
+    const int n = std::min(kTokenTile, step.n_rows - token);
+    multiply(tile, width, step, call, chunk, token, n);
+    for (int t = 0; t < n; ++t)
+      step.kernels->add(step.row<float>(chunk.part->out, token + t) + first, step.floats(call.second, token + t) + first,
+                        tile + t * width, valid);
+  }
+}
+
+// Quantises columns [first, first + n) of a row whose full width is `width`.
+void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width,
+                  uint8_t* stage) {
+  const auto put = [&](uint8_t* to, const uint8_t* from, int bytes) { std::memcpy(to, from, static_cast<size_t>(bytes)); };
+  if (emits(out, ActFormat::kF32)) std::copy_n(x, n, step.floats(out, row) + first);
+  if (emits(out, ActFormat::kBF16))
+    step.kernels->quantize_act[1](step.row<uint8_t>(out[1], row) + first * 2, x, n);
+  if (emits(out, ActFormat::kQ8x32)) {
+    uint8_t* to = step.row<uint8_t>(out[2], row);
+    const Q8x32Layout whole(width), part(n);
+    const int groups = n / kActGroup, at = first / kActGroup * 4;
+    step.kernels->quantize_act[2](stage, x, n);
+    put(to + first, stage, n);
+    put(to + whole.d + at, stage + part.d, groups * 4);
+    put(to + whole.s + at, stage + part.s, groups * 4);
+    put(to + whole.sum + at, stage + part.sum, groups * 4);
+  }
+  if (emits(out, ActFormat::kQ8x256)) {
+    uint8_t* to = step.row<uint8_t>(out[3], row);
+    const Q8x256Layout whole(width), part(n);
+    step.kernels->quantize_act[3](stage, x, n);
+    put(to + first, stage, n);
+    put(to + whole.d + first / kActSuperGroup * 4, stage + part.d, n / kActSuperGroup * 4);
+    put(to + whole.sum + first / kActSumGroup * 2, stage + part.sum, n / kActSumGroup * 2);
+  }
+}
+
+void gated_chunk(const Step& step, const OpCall& call, const Chunk& gate, const Chunk& up, float* tiles) {
+  const int first = gate.first_strip * kStrip, width = gate.strips * kStrip;
+  const int valid = std::min(width, static_cast<int>(gate.part->weight->n) - first);
+  float *gates = tiles, *ups = tiles + kTileFloats;
+  auto* stage = reinterpret_cast<uint8_t*>(tiles + 2 * kTileFloats);
+  for (int token = 0; token < step.n_rows; token += kTokenTile) {
+    const int n = std::min(kTokenTile, step.n_rows - token);
+    multiply(gates, width, step, call, gate, token, n);
+    multiply(ups, width, step, call, up, token, n);
+    for (int t = 0; t < n; ++t) {
+      float* row = gates + t * width;
+      step.kernels->silu_mul(row, row, ups + t * width, valid);
+      emit_segment(step, call.out, token + t, row, first, valid, static_cast<int>(gate.part->weight->n), stage);
+    }
+  }
+}
+
+int chunks_of(const LinearPart& part, int strips) {
+  return static_cast<int>((n_strips(part.weight->n) + strips - 1) / strips);
+}
+
+}  // namespace
+
+int64_t linear_scratch(const OpCall& call) { return 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes; }
+
+void linear(const Step& step, const OpCall& call, const Worker& worker) {
+  Counter& counter = step.counters[call.counter];
+  const int strips = chunk_strips(call, step.n_rows);
+  uint8_t* scratch = step.thread_scratch(worker);
+  uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
+  auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
+  if (call.epilogue == Epilogue::kSiluMul) {
+    const int n_chunks = chunks_of(call.parts[0], strips);
+    for (int c; (c = counter.take()) < n_chunks;)
+      gated_chunk(step, call, open_chunk(call.parts[0], c * strips, strips, panel),
+                  open_chunk(call.parts[1], c * strips, strips, second_panel), tiles);
+    return;
+  }
+  int first_chunk = 0, c = counter.take();
+  for (const LinearPart& part : call.parts) {
+    const int n_chunks = chunks_of(part, strips);
+    for (; c < first_chunk + n_chunks; c = counter.take()) {
+      const Chunk chunk = open_chunk(part, (c - first_chunk) * strips, strips, panel);
+      if (call.epilogue == Epilogue::kAddResidual) residual_chunk(step, call, chunk, tiles);
+      else store_chunk(step, call, chunk);
+    }
+    first_chunk += n_chunks;
+  }
+}
+
+}  // namespace octavo::cpu

@@ -1,0 +1,95 @@
+// Ops whose rows are independent: one thread owns a row.
+#include <algorithm>
+#include <cmath>
+
+#include "graph/cpu_ops.h"
+
+namespace octavo::cpu {
+namespace {
+
+constexpr int kRowsPerChunk = 4;
+
+template <class F>
+void for_rows(const Step& step, const OpCall& call, F f) {
+  Counter& counter = step.counters[call.counter];
+  for (int first; (first = counter.take() * kRowsPerChunk) < step.n_rows;)
+    for (int row = first; row < std::min(first + kRowsPerChunk, step.n_rows); ++row) f(row);
+}
+
+// Writes x in every format of `out` except kF32.
+void emit(const Step& step, const ValueRows& out, int row, const float* x, int n) {
+  for (int format = 1; format < kActFormatCount; ++format) {
+    const auto f = static_cast<size_t>(format);
+    if (out[f].offset >= 0) step.kernels->quantize_act[f](step.row<uint8_t>(out[f], row), x, n);
+  }
+}
+
+bool stored(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
+
+}  // namespace
+
+void embed(const Step& step, const OpCall& call, const Worker&) {
+  const Weight& table = *call.weight;
+  const size_t bytes = row_bytes(table.format, table.k);
+  for_rows(step, call, [&](int row) {
+    const auto id = static_cast<size_t>(step.batch->token_ids[static_cast<size_t>(row)]);
+    format_row(table.format).dequantize(step.floats(call.out, row), table.data + id * bytes, table.k);
+  });
+}
+
+void gather(const Step& step, const OpCall& call, const Worker&) {
+  for_rows(step, call, [&](int row) {
+    const auto* source = reinterpret_cast<const uint8_t*>(step.hidden) + step.gather[row] * step.hidden_stride;
+    std::copy_n(reinterpret_cast<const float*>(source), call.width, step.floats(call.out, row));
+  });
+}
+
+void rms_norm(const Step& step, const OpCall& call, const Worker& worker) {
+  auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
+  const bool keep = stored(call.out, ActFormat::kF32);
+  for_rows(step, call, [&](int row) {
+    float* out = keep ? step.floats(call.out, row) : scratch;
+    step.kernels->rms_norm(out, step.floats(call.in, row), call.weight->floats(), call.width, call.eps);
+    emit(step, call.out, row, out, call.width);
+  });
+}
+
+void quantize(const Step& step, const OpCall& call, const Worker&) {
+  for_rows(step, call, [&](int row) { emit(step, call.out, row, step.floats(call.in, row), call.width); });
+}
+
+void silu(const Step& step, const OpCall& call, const Worker&) {
+  for_rows(step, call, [&](int row) {
+    step.kernels->silu(step.floats(call.out, row), step.floats(call.in, row), call.width);
+  });
+}
+
+void mul(const Step& step, const OpCall& call, const Worker&) {
+  for_rows(step, call, [&](int row) {
+    step.kernels->mul(step.floats(call.out, row), step.floats(call.in, row), step.floats(call.second, row), call.width);
+  });
+}
+
+void add(const Step& step, const OpCall& call, const Worker&) {
+  for_rows(step, call, [&](int row) {
+    step.kernels->add(step.floats(call.out, row), step.floats(call.in, row), step.floats(call.second, row), call.width);
+  });
+}
+
+// Angles are float products and their functions are rounded from double, as the models were trained.
+void rope_tables(const Step& step, const OpCall& call, const Worker&) {
+  const Rope& rope = step.plan->ropes[static_cast<size_t>(call.rope_slot)];
+  const size_t half = rope.inv_freq.size();
+  float* table = (*step.rope_tables)[static_cast<size_t>(call.rope_slot)].data();
+  for_rows(step, call, [&](int row) {
+    const auto position = static_cast<float>(step.batch->positions[static_cast<size_t>(row)]);
+    float* cos = table + static_cast<size_t>(row) * 2 * half;
+    for (size_t i = 0; i < half; ++i) {
+      const double angle = position * rope.inv_freq[i];
+      cos[i] = static_cast<float>(std::cos(angle)) * rope.scale;
+      cos[half + i] = static_cast<float>(std::sin(angle)) * rope.scale;
+    }
+  });
+}
+
+}  // namespace octavo::cpu

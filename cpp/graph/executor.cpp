@@ -1,0 +1,96 @@
+#include "graph/executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace octavo {
+namespace {
+
+constexpr int64_t kLogitsBytes = int64_t{64} << 20;
+constexpr auto kPollInterval = std::chrono::milliseconds(20);
+
+int logits_rows(const Graph& head, int max_tokens) {
+  const int64_t row = int64_t{head.width(head.output())} * 4;
+  return static_cast<int>(std::clamp<int64_t>(kLogitsBytes / row, 1, max_tokens));
+}
+
+int count_blocks(int64_t budget, int64_t block_bytes) {
+  OCTAVO_CHECK(block_bytes > 0 && budget >= block_bytes, "The KV cache has ", budget >> 20, " MiB but one block of ",
+               kKvTile, " tokens needs ", (block_bytes >> 20) + 1,
+               " MiB; raise kv_cache_memory_bytes or free some memory.");
+  return static_cast<int>(std::min<int64_t>(budget / block_bytes, 1 << 30));
+}
+
+size_t scratch_size(const Plan& body, const Plan& head, int n_threads) {
+  return static_cast<size_t>(std::max(body.scratch_bytes, head.scratch_bytes)) * static_cast<size_t>(n_threads);
+}
+
+}  // namespace
+
+Executor::Executor(const ExecutorConfig& config, const Graph& body, const Graph& head)
+    : config_(config),
+      body_(make_plan(body, kernels(), config.kv_type, config.max_tokens, config.max_context)),
+      head_(make_plan(head, kernels(), config.kv_type, logits_rows(head, config.max_tokens), config.max_context)),
+      body_memory_(static_cast<size_t>(body_.arena_bytes)),
+      head_memory_(static_cast<size_t>(head_.arena_bytes)),
+      scratch_(scratch_size(body_, head_, config.n_threads)),
+      n_blocks_(count_blocks(config.kv_bytes, body_.kv_block_bytes)) {
+  kv_ = HugeBuffer(static_cast<size_t>(n_blocks_) * static_cast<size_t>(body_.kv_block_bytes));
+  for (const Rope& rope : body_.ropes)
+    rope_tables_.emplace_back(rope.inv_freq.size() * 2 * static_cast<size_t>(config.max_tokens));
+}
+
+void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted) {
+  std::vector<Counter> counters(plan.calls.size());
+  step.kernels = &kernels();
+  step.plan = &plan;
+  step.scratch = scratch_.data();
+  step.kv = kv_.data();
+  step.counters = counters.data();
+  step.rope_tables = &rope_tables_;
+  run_job(config_.n_threads, [&](const Worker& worker) {
+    auto polled = std::chrono::steady_clock::now();
+    for (const OpCall& call : plan.calls) {
+      call.fn(step, call, worker);
+      if (worker.id == 0 && interrupted) {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - polled > kPollInterval) {
+          polled = now;
+          if (interrupted()) throw Interrupted();
+        }
+      }
+      worker.barrier();
+    }
+  });
+}
+
+void Executor::forward(const Batch& batch, const InterruptFn& interrupted) {
+  OCTAVO_CHECK(batch.n_tokens() > 0 && batch.n_tokens() <= config_.max_tokens, "[forward] a batch of ", batch.n_tokens(),
+               " tokens; this model was built for 1 to ", config_.max_tokens, ".");
+  Step step{};
+  step.batch = &batch;
+  step.n_rows = batch.n_tokens();
+  step.arena = body_memory_.data();
+  run(body_, step, interrupted);
+}
+
+float* Executor::logits(const Batch& batch, int first, int n, const InterruptFn& interrupted) {
+  Step step{};
+  step.batch = &batch;
+  step.n_rows = n;
+  step.gather = batch.gather.data() + first;
+  step.hidden = reinterpret_cast<const float*>(body_memory_.data() + body_.output.offset);
+  step.hidden_stride = body_.output.stride;
+  step.arena = head_memory_.data();
+  run(head_, step, interrupted);
+  return reinterpret_cast<float*>(head_memory_.data() + head_.output.offset);
+}
+
+void Executor::poison_block(int block) {
+  std::memset(kv_.data() + block * body_.kv_block_bytes, 0xff, static_cast<size_t>(body_.kv_block_bytes));
+}
+
+}  // namespace octavo

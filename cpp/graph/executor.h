@@ -1,0 +1,59 @@
+// Runs a model's plans: the body over a ragged batch, then the head over rows gathered from its output.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/memory.h"
+#include "graph/plan.h"
+#include "graph/step.h"
+
+namespace octavo {
+
+// Asked between ops, at most every few milliseconds, in the thread that drives the step.
+using InterruptFn = std::function<bool()>;
+
+struct ExecutorConfig {
+  int n_threads;
+  KvType kv_type;
+  int max_tokens;      // of one batch
+  int max_context;     // tokens of the longest sequence
+  int64_t kv_bytes;    // budget of the KV cache; committed as blocks are first used
+};
+
+class Executor {
+ public:
+  // weights must outlive the executor. body: tokens -> hidden; head: gathered hidden -> logits.
+  Executor(const ExecutorConfig& config, const Graph& body, const Graph& head);
+
+  // Runs the body over the whole batch. Throws Interrupted when `interrupted` says so.
+  void forward(const Batch& batch, const InterruptFn& interrupted);
+
+  // Logits of gathered rows [first, first + n) of the last forward; n <= logits_tile(). Row i begins at
+  // i * logits_stride() floats and holds vocab() values that stay valid until the next call.
+  float* logits(const Batch& batch, int first, int n, const InterruptFn& interrupted);
+
+  int vocab() const { return head_.output_width; }
+  int logits_tile() const { return head_.max_rows; }
+  int64_t logits_stride() const { return head_.output.stride / 4; }
+  int n_blocks() const { return n_blocks_; }
+  int n_threads() const { return config_.n_threads; }
+  int64_t kv_block_bytes() const { return body_.kv_block_bytes; }
+  int64_t arena_bytes() const { return static_cast<int64_t>(body_memory_.size() + head_memory_.size()); }
+
+  // Overwrites freed blocks with NaN, so that a test sees any read of what was not written.
+  void poison_block(int block);
+
+ private:
+  void run(const Plan& plan, Step& step, const InterruptFn& interrupted);
+
+  ExecutorConfig config_;
+  Plan body_, head_;
+  HugeBuffer body_memory_, head_memory_, scratch_, kv_;
+  int n_blocks_;
+  std::vector<std::vector<float>> rope_tables_;
+};
+
+}  // namespace octavo

@@ -1,0 +1,83 @@
+#include "graph/fuse.h"
+
+#include <algorithm>
+
+namespace octavo {
+namespace {
+
+template <class T>
+bool is(const Op& op) {
+  return std::holds_alternative<T>(op.params);
+}
+
+class Fuser {
+ public:
+  explicit Fuser(const Graph& graph) : graph_(graph), uses_(static_cast<size_t>(graph.n_values()), 0),
+                                       producer_(static_cast<size_t>(graph.n_values()), -1) {
+    for (size_t i = 0; i < graph.ops().size(); ++i) {
+      for (ValueId v : graph.ops()[i].in) ++uses_[static_cast<size_t>(v)];
+      for (ValueId v : graph.ops()[i].out) producer_[static_cast<size_t>(v)] = static_cast<int>(i);
+    }
+    if (graph.output() >= 0) ++uses_[static_cast<size_t>(graph.output())];
+  }
+
+  std::vector<FusedOp> run() {
+    const auto& ops = graph_.ops();
+    fused_.resize(ops.size());
+    for (size_t i = 0; i < ops.size(); ++i) fused_[i] = FusedOp{&ops[i], ops[i].in, ops[i].out};
+    for (size_t i = 0; i < ops.size(); ++i) {
+      if (is<MulOp>(ops[i])) try_gate(i);
+      if (is<AddOp>(ops[i])) try_residual(i);
+    }
+    std::erase_if(fused_, [](const FusedOp& f) { return f.op == nullptr; });
+    return std::move(fused_);
+  }
+
+ private:
+  int producer(ValueId v) const { return producer_[static_cast<size_t>(v)]; }
+  bool single(ValueId v) const { return uses_[static_cast<size_t>(v)] == 1; }
+
+  // The fused linear that yields v, or null.
+  FusedOp* linear_of(ValueId v) {
+    if (producer(v) < 0) return nullptr;
+    FusedOp& found = fused_[static_cast<size_t>(producer(v))];
+    return found.op != nullptr && is<LinearOp>(*found.op) && found.epilogue == Epilogue::kStore ? &found : nullptr;
+  }
+
+  void try_gate(size_t i) {
+    const Op& mul = graph_.ops()[i];
+    const int silu_index = producer(mul.in[0]);
+    if (silu_index < 0 || !is<SiluOp>(graph_.ops()[static_cast<size_t>(silu_index)]) || !single(mul.in[0])) return;
+    const ValueId gate = graph_.ops()[static_cast<size_t>(silu_index)].in[0], up = mul.in[1];
+    FusedOp* linear = linear_of(gate);
+    if (linear == nullptr || linear->out != std::vector<ValueId>{gate, up} || !single(gate) || !single(up)) return;
+    linear->epilogue = Epilogue::kSiluMul;
+    linear->out = mul.out;
+    fused_[static_cast<size_t>(silu_index)].op = nullptr;
+    fused_[i].op = nullptr;
+  }
+
+  // The linear takes the add's place, so the residual is already there.
+  void try_residual(size_t i) {
+    const Op& add = graph_.ops()[i];
+    for (int side : {1, 0}) {
+      const ValueId product = add.in[static_cast<size_t>(side)];
+      FusedOp* linear = linear_of(product);
+      if (linear == nullptr || linear->out.size() != 1 || !single(product)) continue;
+      fused_[i] = FusedOp{linear->op, linear->in, add.out, Epilogue::kAddResidual, add.in[static_cast<size_t>(1 - side)]};
+      linear->op = nullptr;
+      return;
+    }
+  }
+
+  const Graph& graph_;
+  std::vector<int> uses_;
+  std::vector<int> producer_;
+  std::vector<FusedOp> fused_;
+};
+
+}  // namespace
+
+std::vector<FusedOp> fuse(const Graph& graph) { return Fuser(graph).run(); }
+
+}  // namespace octavo

@@ -1,0 +1,24 @@
+// Fusion: the graph's ops regrouped into what one call computes.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "graph/graph.h"
+#include "graph/plan.h"
+
+namespace octavo {
+
+struct FusedOp {
+  const Op* op;                       // the op that decides what is computed
+  std::vector<ValueId> in;
+  std::vector<ValueId> out;
+  Epilogue epilogue = Epilogue::kStore;
+  std::optional<ValueId> residual{};  // with kAddResidual
+};
+
+//   add(x, linear(y))              -> linear with the residual x
+//   mul(silu(gate), up), both outputs of one linear and of no other use -> gated linear
+std::vector<FusedOp> fuse(const Graph& graph);
+
+}  // namespace octavo

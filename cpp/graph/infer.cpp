@@ -1,0 +1,92 @@
+#include <utility>
+
+#include "base/check.h"
+#include "graph/graph.h"
+
+namespace octavo {
+
+int Graph::width(ValueId value) const {
+  OCTAVO_CHECK(value >= 0 && value < n_values(), "[graph] value ", value, " does not exist.");
+  return widths_[static_cast<size_t>(value)];
+}
+
+ValueId Graph::new_value(int64_t width) {
+  OCTAVO_CHECK(width > 0 && width < (int64_t{1} << 30), "[graph] a value has width ", width, ".");
+  widths_.push_back(static_cast<int>(width));
+  return n_values() - 1;
+}
+
+ValueId Graph::push(OpParams params, std::vector<ValueId> in, int64_t width) {
+  const ValueId out = new_value(width);
+  ops_.push_back({std::move(params), std::move(in), {out}});
+  return out;
+}
+
+const Weight& Graph::weight(const char* op, WeightId id, Weight::Kind kind) const {
+  const Weight& found = weights_->at(id);
+  OCTAVO_CHECK(found.kind == kind, "[", op, "] weight ", found.name, " was loaded for another use.");
+  return found;
+}
+
+ValueId Graph::embed(WeightId table) { return push(EmbedOp{table}, {}, weight("embed", table, Weight::Kind::kEmbedding).k); }
+
+ValueId Graph::gather(int width) { return push(GatherOp{}, {}, width); }
+
+ValueId Graph::rms_norm(ValueId x, WeightId id, float eps) {
+  const Weight& gain = weight("rms_norm", id, Weight::Kind::kVector);
+  OCTAVO_CHECK(gain.k == width(x), "[rms_norm] weight ", gain.name, " has ", gain.k, " elements, expected ", width(x), ".");
+  return push(RmsNormOp{id, eps}, {x}, width(x));
+}
+
+std::vector<ValueId> Graph::linear(ValueId x, std::vector<LinearOp::Part> parts) {
+  OCTAVO_CHECK(!parts.empty(), "[linear] needs at least one weight.");
+  std::vector<ValueId> outs;
+  for (const auto& part : parts) {
+    const Weight& matrix = weight("linear", part.weight, Weight::Kind::kLinear);
+    OCTAVO_CHECK(matrix.k == width(x), "[linear] weight ", matrix.name, " has ", matrix.k, " columns, expected ", width(x), ".");
+    if (part.bias) {
+      const Weight& bias = weight("linear", *part.bias, Weight::Kind::kVector);
+      OCTAVO_CHECK(bias.k == matrix.n, "[linear] bias ", bias.name, " has ", bias.k, " elements, expected ", matrix.n, ".");
+    }
+    outs.push_back(new_value(matrix.n));
+  }
+  ops_.push_back({LinearOp{std::move(parts)}, {x}, outs});
+  return outs;
+}
+
+ValueId Graph::attention(ValueId q, ValueId k, ValueId v, const AttentionOp& op) {
+  OCTAVO_CHECK(op.n_heads > 0 && op.n_kv_heads > 0 && op.n_heads % op.n_kv_heads == 0, "[attention] ", op.n_heads,
+               " query heads cannot share ", op.n_kv_heads, " key heads evenly.");
+  OCTAVO_CHECK(op.head_dim > 0 && op.head_dim % 2 == 0, "[attention] head_dim is ", op.head_dim, ", expected an even number.");
+  OCTAVO_CHECK(width(q) == op.n_heads * op.head_dim, "[attention] q has width ", width(q), ", expected ",
+               op.n_heads * op.head_dim, ".");
+  OCTAVO_CHECK(width(k) == op.n_kv_heads * op.head_dim && width(v) == width(k), "[attention] k and v have widths ",
+               width(k), " and ", width(v), ", expected ", op.n_kv_heads * op.head_dim, ".");
+  OCTAVO_CHECK(op.rope < static_cast<RopeId>(ropes_.size()), "[attention] rope ", op.rope, " does not exist.");
+  if (op.rope >= 0)
+    OCTAVO_CHECK(2 * ropes_[static_cast<size_t>(op.rope)].inv_freq.size() <= static_cast<size_t>(op.head_dim),
+                 "[attention] the rope rotates more than the head's ", op.head_dim, " dimensions.");
+  return push(op, {q, k, v}, width(q));
+}
+
+ValueId Graph::elementwise(const char* name, OpParams params, ValueId a, ValueId b) {
+  OCTAVO_CHECK(width(a) == width(b), "[", name, "] operands have widths ", width(a), " and ", width(b), ".");
+  return push(std::move(params), {a, b}, width(a));
+}
+
+ValueId Graph::silu(ValueId x) { return push(SiluOp{}, {x}, width(x)); }
+ValueId Graph::mul(ValueId a, ValueId b) { return elementwise("mul", MulOp{}, a, b); }
+ValueId Graph::add(ValueId a, ValueId b) { return elementwise("add", AddOp{}, a, b); }
+
+RopeId Graph::add_rope(Rope rope) {
+  OCTAVO_CHECK(!rope.inv_freq.empty(), "[rope] needs at least one frequency.");
+  ropes_.push_back(std::move(rope));
+  return static_cast<RopeId>(ropes_.size() - 1);
+}
+
+void Graph::set_output(ValueId x) {
+  width(x);
+  output_ = x;
+}
+
+}  // namespace octavo

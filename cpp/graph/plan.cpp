@@ -1,0 +1,257 @@
+#include "graph/plan.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "graph/cpu_ops.h"
+#include "graph/fuse.h"
+#include "quant/planes.h"
+
+namespace octavo {
+namespace {
+
+constexpr auto kF32 = static_cast<size_t>(ActFormat::kF32);
+
+// First-fit placement of buffers whose lifetimes overlap.
+class ArenaPlanner {
+ public:
+  int64_t take(int64_t bytes) {
+    bytes = static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
+    int64_t offset = 0;
+    auto at = live_.begin();
+    for (; at != live_.end() && at->first - offset < bytes; ++at) offset = at->first + at->second;
+    live_.insert(at, {offset, bytes});
+    peak_ = std::max(peak_, offset + bytes);
+    return offset;
+  }
+  void release(int64_t offset) {
+    std::erase_if(live_, [&](const auto& buffer) { return buffer.first == offset; });
+  }
+  int64_t peak() const { return peak_; }
+
+ private:
+  std::vector<std::pair<int64_t, int64_t>> live_;  // (offset, bytes), ascending
+  int64_t peak_ = 0;
+};
+
+class Planner {
+ public:
+  Planner(const Graph& graph, const KernelTable& kernels, KvType kv, int max_rows, int max_context)
+      : graph_(graph), kernels_(kernels), kv_(kv), max_context_(max_context), ops_(fuse(graph)),
+        needs_(static_cast<size_t>(graph.n_values())), values_(static_cast<size_t>(graph.n_values())),
+        last_use_(static_cast<size_t>(graph.n_values()), -1) {
+    plan_.max_rows = max_rows;
+    plan_.ropes = graph.ropes();
+  }
+
+  Plan run() {
+    find_needs();
+    for (size_t r = 0; r < plan_.ropes.size(); ++r) {
+      OpCall& call = push(cpu::rope_tables);
+      call.rope_slot = static_cast<int>(r);
+    }
+    for (size_t i = 0; i < ops_.size(); ++i) emit(static_cast<int>(i));
+    plan_.output = values_[static_cast<size_t>(graph_.output())][kF32];
+    plan_.output_width = graph_.width(graph_.output());
+    plan_.arena_bytes = arena_.peak();
+    return std::move(plan_);
+  }
+
+ private:
+  using Needs = std::array<bool, kActFormatCount>;
+
+  static LinearKernel kernel_of(const Weight& weight, const KernelTable& kernels, bool& native) {
+    const LinearKernel& own = kernels.linear[static_cast<size_t>(weight.format)];
+    native = !weight.planes || own.run == nullptr;
+    return native ? kernels.linear[static_cast<size_t>(Format::kF32)] : own;
+  }
+
+  void need(ValueId v, ActFormat format, int op) {
+    needs_[static_cast<size_t>(v)][static_cast<size_t>(format)] = true;
+    last_use_[static_cast<size_t>(v)] = op;
+  }
+
+  // Which formats of every value its consumers read, and who reads it last.
+  void find_needs() {
+    for (size_t i = 0; i < ops_.size(); ++i) {
+      const auto index = static_cast<int>(i);
+      if (const auto* linear = std::get_if<LinearOp>(&ops_[i].op->params)) {
+        for (const auto& part : linear->parts) {
+          bool native = false;
+          need(ops_[i].in[0], kernel_of(graph_.weights().at(part.weight), kernels_, native).act, index);
+        }
+      } else {
+        for (ValueId v : ops_[i].in) need(v, ActFormat::kF32, index);
+      }
+      if (ops_[i].residual) need(*ops_[i].residual, ActFormat::kF32, index);
+    }
+    need(graph_.output(), ActFormat::kF32, static_cast<int>(ops_.size()));
+  }
+
+  OpCall& push(OpFn fn) {
+    OpCall& call = plan_.calls.emplace_back();
+    call.fn = fn;
+    call.counter = static_cast<int>(plan_.calls.size()) - 1;
+    return call;
+  }
+
+  Rows place(ActFormat format, int width) {
+    // Linears write whole strips of 16 columns.
+    const int64_t padded = format == ActFormat::kF32 ? n_strips(width) * kStrip : width;
+    const int64_t stride = act_row_bytes(format, padded);
+    return {arena_.take(stride * plan_.max_rows), stride};
+  }
+
+  ValueRows& rows_of(ValueId v) { return values_[static_cast<size_t>(v)]; }
+  const Needs& needs_of(ValueId v) const { return needs_[static_cast<size_t>(v)]; }
+
+  void place_needed(ValueId v) {
+    for (int f = 0; f < kActFormatCount; ++f)
+      if (needs_of(v)[static_cast<size_t>(f)])
+        rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v));
+  }
+
+  // For ops that can only write floats: a quantise call makes the other formats.
+  void place_float(ValueId v) { rows_of(v)[kF32] = place(ActFormat::kF32, graph_.width(v)); }
+  void quantize_after(ValueId v) {
+    const Needs& needs = needs_of(v);
+    if (std::none_of(needs.begin() + 1, needs.end(), [](bool n) { return n; })) return;
+    OpCall& call = push(cpu::quantize);
+    call.width = graph_.width(v);
+    call.in = rows_of(v);
+    for (int f = 1; f < kActFormatCount; ++f)
+      if (needs[static_cast<size_t>(f)])
+        rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v));
+    call.out = rows_of(v);
+    if (!needs[kF32]) release(rows_of(v)[kF32]);
+  }
+
+  void release(Rows& rows) {
+    if (rows.offset >= 0) arena_.release(rows.offset);
+    rows.offset = -1;
+  }
+
+  void release_dead(int op) {
+    for (ValueId v = 0; v < graph_.n_values(); ++v)
+      if (last_use_[static_cast<size_t>(v)] == op)
+        for (Rows& rows : rows_of(v)) release(rows);
+  }
+
+  void emit(int index) {
+    const FusedOp& fused = ops_[static_cast<size_t>(index)];
+    std::visit([&](const auto& op) { lower(op, fused, index); }, fused.op->params);
+    release_dead(index);
+  }
+
+  OpCall& row_call(OpFn fn, const FusedOp& fused) {
+    OpCall& call = push(fn);
+    call.width = graph_.width(fused.in.empty() ? fused.out[0] : fused.in[0]);
+    if (!fused.in.empty()) call.in = rows_of(fused.in[0]);
+    if (fused.in.size() > 1) call.second = rows_of(fused.in[1]);
+    return call;
+  }
+
+  void float_call(OpFn fn, const FusedOp& fused, const Weight* weight) {
+    place_float(fused.out[0]);
+    OpCall& call = row_call(fn, fused);
+    call.weight = weight;
+    call.out = rows_of(fused.out[0]);
+    quantize_after(fused.out[0]);
+  }
+
+  void lower(const EmbedOp& op, const FusedOp& fused, int) { float_call(cpu::embed, fused, &graph_.weights().at(op.table)); }
+  void lower(const GatherOp&, const FusedOp& fused, int) { float_call(cpu::gather, fused, nullptr); }
+  void lower(const SiluOp&, const FusedOp& fused, int) { float_call(cpu::silu, fused, nullptr); }
+  void lower(const MulOp&, const FusedOp& fused, int) { float_call(cpu::mul, fused, nullptr); }
+  void lower(const AddOp&, const FusedOp& fused, int) { float_call(cpu::add, fused, nullptr); }
+
+  void lower(const RmsNormOp& op, const FusedOp& fused, int) {
+    place_needed(fused.out[0]);
+    OpCall& call = row_call(cpu::rms_norm, fused);
+    call.out = rows_of(fused.out[0]);
+    call.weight = &graph_.weights().at(op.weight);
+    call.eps = op.eps;
+    need_scratch(int64_t{4} * call.width);
+  }
+
+  void lower(const LinearOp& op, const FusedOp& fused, int index) {
+    const bool gated = fused.epilogue == Epilogue::kSiluMul;
+    if (fused.residual) place_residual(fused, index);
+    else if (gated) place_needed(fused.out[0]);
+    else
+      for (ValueId v : fused.out) place_float(v);
+    OpCall& call = row_call(cpu::linear, fused);
+    call.epilogue = fused.epilogue;
+    if (fused.residual) call.second = rows_of(*fused.residual);
+    call.out = rows_of(fused.out[0]);
+    for (size_t p = 0; p < op.parts.size(); ++p)
+      call.parts.push_back(part_of(op.parts[p], gated ? Rows{} : rows_of(fused.out[p])[kF32]));
+    need_scratch(cpu::linear_scratch(call));
+    if (fused.residual && rows_of(fused.out[0])[kF32].offset == rows_of(*fused.residual)[kF32].offset)
+      rows_of(*fused.residual)[kF32].offset = -1;  // the output lives on in its place
+    if (!gated)
+      for (ValueId v : fused.out) quantize_after(v);
+  }
+
+  // The sum may overwrite a residual that nobody reads afterwards.
+  void place_residual(const FusedOp& fused, int index) {
+    if (last_use_[static_cast<size_t>(*fused.residual)] == index) rows_of(fused.out[0])[kF32] = rows_of(*fused.residual)[kF32];
+    else place_float(fused.out[0]);
+  }
+
+  LinearPart part_of(const LinearOp::Part& part, const Rows& out) const {
+    const Weight& weight = graph_.weights().at(part.weight);
+    LinearPart made{.weight = &weight, .bias = nullptr, .kernel = {}, .native = false, .strip_bytes = 0, .out = out};
+    if (part.bias) made.bias = graph_.weights().at(*part.bias).floats();
+    made.kernel = kernel_of(weight, kernels_, made.native);
+    if (!made.native) made.strip_bytes = plane_layout(weight.format, weight.k).bytes;
+    return made;
+  }
+
+  void lower(const AttentionOp& op, const FusedOp& fused, int) {
+    add_kv_slot(op);
+    OpCall& write = row_call(cpu::write_kv, fused);
+    write.third = rows_of(fused.in[2]);
+    write.attention = op;
+    place_float(fused.out[0]);
+    OpCall& attend = row_call(cpu::attention, fused);
+    attend.attention = op;
+    attend.out = rows_of(fused.out[0]);
+    need_scratch(cpu::attention_scratch_bytes(op, max_context_));
+    quantize_after(fused.out[0]);
+  }
+
+  void add_kv_slot(const AttentionOp& op) {
+    OCTAVO_CHECK(op.layer == static_cast<int>(plan_.kv.size()), "[attention] layer ", op.layer, " comes out of order.");
+    const KvLayout layout{op.n_kv_heads, op.head_dim, kv_};
+    plan_.kv.push_back({plan_.kv_block_bytes, layout});
+    plan_.kv_block_bytes += static_cast<int64_t>(round_up(static_cast<size_t>(layout.block_bytes()), kCacheLine));
+  }
+
+  void need_scratch(int64_t bytes) {
+    plan_.scratch_bytes = std::max(plan_.scratch_bytes, static_cast<int64_t>(round_up(static_cast<size_t>(bytes), 4096)));
+  }
+
+  const Graph& graph_;
+  const KernelTable& kernels_;
+  KvType kv_;
+  int max_context_;
+  std::vector<FusedOp> ops_;
+  std::vector<Needs> needs_;
+  std::vector<ValueRows> values_;
+  std::vector<int> last_use_;
+  ArenaPlanner arena_;
+  Plan plan_;
+};
+
+}  // namespace
+
+Plan make_plan(const Graph& graph, const KernelTable& kernels, KvType kv, int max_rows, int max_context) {
+  OCTAVO_CHECK(graph.output() >= 0, "[plan] the graph has no output.");
+  OCTAVO_CHECK(max_rows > 0 && max_context > 0, "[plan] needs at least one row and one token of context.");
+  return Planner(graph, kernels, kv, max_rows, max_context).run();
+}
+
+}  // namespace octavo

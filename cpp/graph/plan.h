@@ -1,0 +1,77 @@
+// A graph made ready to run: fused ops in order, every buffer placed in one arena by liveness, every kernel
+// resolved to a function pointer. A step walks the list: no allocation, no string, no dtype switch.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "graph/graph.h"
+#include "kernels/kernels.h"
+
+namespace octavo {
+
+// One value in one activation format: rows in the arena.
+struct Rows {
+  int64_t offset = -1;  // bytes from the arena's start; -1: not stored in this format
+  int64_t stride = 0;   // bytes from one row to the next
+};
+using ValueRows = std::array<Rows, kActFormatCount>;  // by ActFormat
+
+struct Step;
+struct OpCall;
+using OpFn = void (*)(const Step&, const OpCall&, const Worker&);
+
+// A weight of a linear with the kernel that multiplies it.
+struct LinearPart {
+  const Weight* weight;
+  const float* bias;     // (n), or null
+  LinearKernel kernel;   // of the weight's planes, or of the F32 panel when `native`
+  bool native;           // dequantise rows to an F32 panel first
+  int64_t strip_bytes;
+  Rows out;              // where this part's rows go (kF32)
+};
+
+enum class Epilogue : uint8_t { kStore, kAddResidual, kSiluMul };
+
+struct OpCall {
+  OpFn fn = nullptr;
+  int counter = 0;  // index of the step's chunk counter that belongs to this call
+  int width = 0;    // of the first input (or of the output where there is none)
+  ValueRows in{};
+  ValueRows out{};
+  ValueRows second{};  // residual, or second operand; keys for attention
+  ValueRows third{};   // values for attention
+  std::vector<LinearPart> parts;
+  Epilogue epilogue = Epilogue::kStore;
+  const Weight* weight = nullptr;
+  float eps = 0;
+  AttentionOp attention{};
+  int rope_slot = -1;  // which of the step's cos/sin tables
+};
+
+// Where a layer's keys and values lie inside a KV block.
+struct KvSlot {
+  int64_t offset;  // bytes from the block's start
+  KvLayout layout;
+};
+
+struct Plan {
+  std::vector<OpCall> calls;
+  std::vector<Rope> ropes;
+  std::vector<KvSlot> kv;       // by layer
+  int64_t kv_block_bytes = 0;   // all layers of one block of kKvTile tokens
+  int64_t arena_bytes = 0;
+  int64_t scratch_bytes = 0;    // per thread
+  int max_rows = 0;
+  Rows output;                  // kF32 rows of the graph's output
+  int output_width = 0;
+};
+
+// kv types: what attention stores. max_rows: the most rows a step may bring. max_context: tokens of the
+// longest sequence.
+Plan make_plan(const Graph& graph, const KernelTable& kernels, KvType kv, int max_rows, int max_context);
+
+}  // namespace octavo

@@ -1,0 +1,49 @@
+// What one step of a plan reads: the ragged batch and the memory that ops work in.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "graph/plan.h"
+
+namespace octavo {
+
+// One ragged batch: the sequences' new tokens side by side on one axis.
+struct Batch {
+  std::vector<int32_t> token_ids;    // (n_tokens)
+  std::vector<int32_t> positions;    // (n_tokens)
+  std::vector<int32_t> query_start;  // (n_seqs + 1): tokens [query_start[s], query_start[s + 1]) are of sequence s
+  std::vector<const int32_t*> block_tables;  // (n_seqs): KV blocks of sequence s, enough for its last position
+  std::vector<int32_t> gather;       // (n_rows): tokens whose output rows a head plan reads
+
+  int n_tokens() const { return static_cast<int>(token_ids.size()); }
+  int n_seqs() const { return static_cast<int>(block_tables.size()); }
+};
+
+struct Step {
+  const KernelTable* kernels;
+  const Plan* plan;
+  const Batch* batch;
+  int n_rows;                // tokens of a body, gathered rows of a head
+  const int32_t* gather;     // (n_rows), heads only
+  const float* hidden;       // the body's output, heads only
+  int64_t hidden_stride;     // bytes
+  uint8_t* arena;
+  uint8_t* scratch;          // n_threads * plan->scratch_bytes
+  uint8_t* kv;               // KV block 0
+  Counter* counters;         // one per call
+  std::vector<std::vector<float>>* rope_tables;  // by rope: (n_tokens, 2, half): cos, sin
+
+  template <class T>
+  T* row(const Rows& rows, int64_t index) const {
+    return reinterpret_cast<T*>(arena + rows.offset + index * rows.stride);
+  }
+  float* floats(const ValueRows& rows, int64_t index) const {
+    return row<float>(rows[static_cast<size_t>(ActFormat::kF32)], index);
+  }
+  uint8_t* thread_scratch(const Worker& worker) const { return scratch + worker.id * plan->scratch_bytes; }
+};
+
+}  // namespace octavo

@@ -1,0 +1,208 @@
+// Row-wise kernels: norms, activation quantisation, gates, rope, and the sampler's reductions.
+// Every reduction has one order that depends on the row's length only.
+
+namespace octavo {
+namespace {
+
+// f(offset, vector) over whole vectors, then the zero-padded tail: f(offset, vector, lanes).
+template <class Whole, class Part>
+inline void for_row(const float* x, int n, Whole whole, Part part) {
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) whole(i, load(x + i));
+  if (i < n) part(i, load_part(x + i, n - i), n - i);
+}
+
+// out[i] = f(a[i]) lane by lane.
+template <class F>
+inline void map_row(float* out, const float* a, int n, F f) {
+  for_row(
+      a, n, [&](int i, Vf v) { store(out + i, f(i, v)); },
+      [&](int i, Vf v, int lanes) { store_part(out + i, f(i, v), lanes); });
+}
+
+inline Vf load_at(const float* x, int i, int n) { return i + kLanes <= n ? load(x + i) : load_part(x + i, n - i); }
+
+inline float sum_of_squares(const float* x, int n) {
+  Vf acc[4] = {zero(), zero(), zero(), zero()};
+  int i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (int j = 0; j < 4; ++j) {
+      const Vf v = load(x + i + j * kLanes);
+      acc[j] = fma(v, v, acc[j]);
+    }
+  for (; i < n; i += kLanes) {
+    const Vf v = load_at(x, i, n);
+    acc[0] = fma(v, v, acc[0]);
+  }
+  return reduce_add(add(add(acc[0], acc[1]), add(acc[2], acc[3])));
+}
+
+void rms_norm(float* out, const float* x, const float* weight, int n, float eps) {
+  const float mean = sum_of_squares(x, n) / static_cast<float>(n);
+  const Vf scale = set1(1.0f / __builtin_sqrtf(mean + eps));
+  map_row(out, x, n, [&](int i, Vf v) { return mul(mul(v, scale), load_at(weight, i, n)); });
+}
+
+void add_rows(float* out, const float* a, const float* b, int n) {
+  map_row(out, a, n, [&](int i, Vf v) { return add(v, load_at(b, i, n)); });
+}
+
+void mul_rows(float* out, const float* a, const float* b, int n) {
+  map_row(out, a, n, [&](int i, Vf v) { return mul(v, load_at(b, i, n)); });
+}
+
+inline Vf silu(Vf x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
+
+void silu_row(float* out, const float* x, int n) {
+  map_row(out, x, n, [](int, Vf v) { return silu(v); });
+}
+
+void silu_mul(float* out, const float* gate, const float* up, int n) {
+  map_row(out, gate, n, [&](int i, Vf v) { return mul(silu(v), load_at(up, i, n)); });
+}
+
+void rope(float* x, const float* cos, const float* sin, int half) {
+  for (int i = 0; i < half; i += kLanes) {
+    const int lanes = half - i;
+    const Vf c = load_at(cos, i, half), s = load_at(sin, i, half);
+    const Vf a = load_at(x, i, half);
+    const Vf b = lanes >= kLanes ? load(x + half + i) : load_part(x + half + i, lanes);
+    const Vf low = sub(mul(a, c), mul(b, s)), high = add(mul(b, c), mul(a, s));
+    if (lanes >= kLanes) {
+      store(x + i, low);
+      store(x + half + i, high);
+    } else {
+      store_part(x + i, low, lanes);
+      store_part(x + half + i, high, lanes);
+    }
+  }
+}
+
+void copy_f32(uint8_t* row, const float* x, int n) { __builtin_memcpy(row, x, sizeof(float) * static_cast<size_t>(n)); }
+
+inline uint16_t round_bf16(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof(bits));
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+void quantize_bf16(uint8_t* row, const float* x, int n) {
+  auto* out = reinterpret_cast<uint16_t*>(row);
+  for (int i = 0; i < n; ++i) out[i] = round_bf16(x[i]);
+  if (n % 2 != 0) out[n] = 0;
+}
+
+// q = round(x * inverse) for one group; returns the sum of q. |x * inverse| <= 127 by construction.
+inline int quantize_group(int8_t* q, const float* x, int n, float inverse) {
+  Vi total = set1i(0);
+  for (int i = 0; i < n; i += kLanes) {
+    const Vi v = round_to_int(mul(load(x + i), set1(inverse)));
+    total = addi(total, v);
+    int32_t lanes[kLanes];
+    storei(lanes, v);
+    for (int j = 0; j < kLanes; ++j) q[i + j] = static_cast<int8_t>(lanes[j]);
+  }
+  int32_t lanes[kLanes];
+  storei(lanes, total);
+  int sum = 0;
+  for (int lane : lanes) sum += lane;
+  return sum;
+}
+
+inline float largest_magnitude(const float* x, int n) {
+  Vf largest = zero();
+  for (int i = 0; i < n; i += kLanes) largest = max(largest, abs(load(x + i)));
+  return reduce_max(largest);
+}
+
+// 127 / amax; 0 where that overflows: so small a group, of subnormals mostly, counts as zero.
+inline float quantize_factor(float amax) {
+  const float inverse = 127.0f / amax;
+  return inverse <= __FLT_MAX__ ? inverse : 0;
+}
+
+void quantize_q8x32(uint8_t* row, const float* x, int n) {
+  const Q8x32Layout layout(n);
+  for (int g = 0; g < n / 32; ++g) {
+    const float amax = largest_magnitude(x + g * 32, 32);
+    const float d = amax / 127.0f;
+    const int sum = quantize_group(reinterpret_cast<int8_t*>(row) + g * 32, x + g * 32, 32, quantize_factor(amax));
+    reinterpret_cast<float*>(row + layout.d)[g] = d;
+    reinterpret_cast<float*>(row + layout.s)[g] = d * static_cast<float>(sum);
+    reinterpret_cast<int32_t*>(row + layout.sum)[g] = sum;
+  }
+}
+
+void quantize_q8x256(uint8_t* row, const float* x, int n) {
+  const Q8x256Layout layout(n);
+  auto* sums = reinterpret_cast<int16_t*>(row + layout.sum);
+  for (int g = 0; g < n / 256; ++g) {
+    const float amax = largest_magnitude(x + g * 256, 256);
+    const float inverse = quantize_factor(amax);
+    for (int i = g * 256; i < (g + 1) * 256; i += 16)
+      sums[i / 16] = static_cast<int16_t>(quantize_group(reinterpret_cast<int8_t*>(row) + i, x + i, 16, inverse));
+    reinterpret_cast<float*>(row + layout.d)[g] = amax / 127.0f;
+  }
+}
+
+// Where no number is larger: the first -inf, or 0 in a row of NaN.
+inline int first_minus_inf(const float* x, int n) {
+  for (int i = 0; i < n; ++i)
+    if (x[i] == -__builtin_inff()) return i;
+  return 0;
+}
+
+int argmax(const float* x, int n) {
+  Vf best = set1(-__builtin_inff());
+  Vi best_index = set1i(0);
+  Vi index = iota();
+  for (int i = 0; i + kLanes <= n; i += kLanes) {
+    const Vf v = load(x + i);
+    best_index = select_less(best, v, index, best_index);
+    best = select_less(best, v, v, best);
+    index = addi(index, set1i(kLanes));
+  }
+  float values[kLanes];
+  int32_t indices[kLanes];
+  store(values, best);
+  storei(indices, best_index);
+  float top = -__builtin_inff();
+  int top_index = 0;
+  for (int lane = 0; lane < kLanes; ++lane)
+    if (values[lane] > top || (values[lane] == top && top > -__builtin_inff() && indices[lane] < top_index)) {
+      top = values[lane];
+      top_index = indices[lane];
+    }
+  for (int i = n / kLanes * kLanes; i < n; ++i)
+    if (x[i] > top) {
+      top = x[i];
+      top_index = i;
+    }
+  return top > -__builtin_inff() ? top_index : first_minus_inf(x, n);
+}
+
+float exp_sum(float* out, const float* x, int n, float max, float scale) {
+  Vf acc[2] = {zero(), zero()};
+  float tail = 0;
+  const auto term = [&](Vf v) { return exp(mul(sub(v, set1(max)), set1(scale))); };
+  for_row(
+      x, n,
+      [&](int i, Vf v) {
+        const Vf e = term(v);
+        acc[i / kLanes % 2] = add(acc[i / kLanes % 2], e);
+        if (out != nullptr) store(out + i, e);
+      },
+      [&](int i, Vf v, int lanes) {
+        float e[kLanes];
+        store(e, term(v));
+        for (int j = 0; j < lanes; ++j) {
+          tail += e[j];
+          if (out != nullptr) out[i + j] = e[j];
+        }
+      });
+  return reduce_add(add(acc[0], acc[1])) + tail;
+}
+
+}  // namespace
+}  // namespace octavo

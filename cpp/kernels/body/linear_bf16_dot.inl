@@ -1,0 +1,44 @@
+// BF16 planes times BF16 activations by vdpbf16ps: one chain over ascending pairs of k for every output.
+
+namespace octavo {
+namespace {
+
+template <int kTokens, int kStrips>
+void bf16_tile(const LinearTask& task, int token, int strip) {
+  const int64_t strip_bytes = int64_t{(task.k + 1) / 2} * 64;
+  const uint8_t* act = task.act + token * task.act_stride;
+  const uint8_t* weights = task.weights + strip * strip_bytes;
+  Vf acc[kTokens][kStrips];
+  for (auto& row : acc)
+    for (Vf& v : row) v = zero();
+  for (int pair = 0; pair < (task.k + 1) / 2; ++pair)
+    for (int s = 0; s < kStrips; ++s)
+      for (int t = 0; t < kTokens; ++t)
+        acc[t][s] = dot_bf16(acc[t][s], reinterpret_cast<const uint16_t*>(weights + s * strip_bytes + pair * 64),
+                             reinterpret_cast<const uint16_t*>(act + t * task.act_stride + pair * 4));
+  for (int t = 0; t < kTokens; ++t)
+    for (int s = 0; s < kStrips; ++s) store(task.out + (token + t) * task.out_stride + (strip + s) * 16, acc[t][s]);
+}
+
+template <int kTokens, int kStrips>
+int bf16_tokens(const LinearTask& task, int token, int strip) {
+  for (; token + kTokens <= task.n_tokens; token += kTokens) bf16_tile<kTokens, kStrips>(task, token, strip);
+  return token;
+}
+
+template <int kStrips>
+void bf16_strips(const LinearTask& task, int strip) {
+  int token = bf16_tokens<6, kStrips>(task, 0, strip);
+  token = bf16_tokens<3, kStrips>(task, token, strip);
+  token = bf16_tokens<2, kStrips>(task, token, strip);
+  bf16_tokens<1, kStrips>(task, token, strip);
+}
+
+void linear_bf16_dot(const LinearTask& task) {
+  int strip = 0;
+  for (; strip + 4 <= task.n_strips; strip += 4) bf16_strips<4>(task, strip);
+  for (; strip < task.n_strips; ++strip) bf16_strips<1>(task, strip);
+}
+
+}  // namespace
+}  // namespace octavo

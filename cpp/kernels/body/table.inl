@@ -1,0 +1,34 @@
+// Emits the kernel table of the including unit as OCTAVO_TABLE.
+
+namespace octavo {
+
+extern const KernelTable OCTAVO_TABLE;
+const KernelTable OCTAVO_TABLE = {
+    .isa = OCTAVO_TABLE_ISA,
+    .linear = {{
+        {ActFormat::kF32, linear_float<F32Planes>},
+        {ActFormat::kF32, linear_float<F16Planes>},
+        OCTAVO_LINEAR_BF16,
+        {ActFormat::kQ8x32, OCTAVO_LINEAR_Q4_0},
+        {ActFormat::kQ8x32, OCTAVO_LINEAR_Q4_1},
+        {ActFormat::kQ8x32, OCTAVO_LINEAR_Q5_0},
+        {ActFormat::kQ8x32, OCTAVO_LINEAR_Q5_1},
+        {ActFormat::kQ8x32, OCTAVO_LINEAR_Q8_0},
+        {ActFormat::kF32, nullptr},  // Q4_K
+        {ActFormat::kF32, nullptr},  // Q5_K
+        {ActFormat::kF32, nullptr},  // Q6_K
+    }},
+    .rms_norm = rms_norm,
+    .quantize_act = {{copy_f32, quantize_bf16, quantize_q8x32, quantize_q8x256}},
+    .add = add_rows,
+    .mul = mul_rows,
+    .silu = silu_row,
+    .silu_mul = silu_mul,
+    .rope = rope,
+    .kv_write = {{F32Kv::write, Bf16Kv::write}},
+    .attention = {{attention<F32Kv>, attention<Bf16Kv>}},
+    .argmax = argmax,
+    .exp_sum = exp_sum,
+};
+
+}  // namespace octavo

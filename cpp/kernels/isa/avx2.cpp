@@ -1,0 +1,14 @@
+// AVX2, FMA, F16C.
+#define OCTAVO_SIMD_AVX2
+#define OCTAVO_TABLE kTableAvx2
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+//
+#include "kernels/body/elementwise.inl"
+#include "kernels/body/attention.inl"
+#include "kernels/body/linear_float.inl"
+#include "kernels/body/linear_q8x32.inl"
+#define OCTAVO_TABLE_ISA Isa::kAvx2
+#define OCTAVO_LINEAR_BF16 {ActFormat::kF32, linear_float<Bf16Planes>}
+#include "kernels/body/table_q8x32.inl"
+#include "kernels/body/table.inl"

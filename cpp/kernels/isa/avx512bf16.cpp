@@ -1,0 +1,21 @@
+// AVX-512 with VNNI, VBMI and BF16.
+#define OCTAVO_SIMD_AVX512
+#define OCTAVO_SIMD_VNNI
+#define OCTAVO_SIMD_BF16
+#ifdef OCTAVO_EMULATE_AVX512
+#define OCTAVO_TABLE kTableAvx512Bf16Emulated
+#else
+#define OCTAVO_TABLE kTableAvx512Bf16
+#endif
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+//
+#include "kernels/body/elementwise.inl"
+#include "kernels/body/attention.inl"
+#include "kernels/body/linear_float.inl"
+#include "kernels/body/linear_q8x32.inl"
+#include "kernels/body/linear_bf16_dot.inl"
+#define OCTAVO_TABLE_ISA Isa::kAvx512Bf16
+#define OCTAVO_LINEAR_BF16 {ActFormat::kBF16, linear_bf16_dot}
+#include "kernels/body/table_q8x32.inl"
+#include "kernels/body/table.inl"

@@ -1,0 +1,19 @@
+// AVX-512 with VNNI and VBMI.
+#define OCTAVO_SIMD_AVX512
+#define OCTAVO_SIMD_VNNI
+#ifdef OCTAVO_EMULATE_AVX512
+#define OCTAVO_TABLE kTableAvx512VnniEmulated
+#else
+#define OCTAVO_TABLE kTableAvx512Vnni
+#endif
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+//
+#include "kernels/body/elementwise.inl"
+#include "kernels/body/attention.inl"
+#include "kernels/body/linear_float.inl"
+#include "kernels/body/linear_q8x32.inl"
+#define OCTAVO_TABLE_ISA Isa::kAvx512Vnni
+#define OCTAVO_LINEAR_BF16 {ActFormat::kF32, linear_float<Bf16Planes>}
+#include "kernels/body/table_q8x32.inl"
+#include "kernels/body/table.inl"

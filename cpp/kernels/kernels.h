@@ -1,0 +1,100 @@
+// The kernels of one ISA as a table of function pointers. Kernels take raw pointers and sizes, allocate
+// nothing and never fail. A number depends on its own row only: no result changes with n_tokens, with how
+// work is cut into chunks, or with the number of threads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "base/cpu.h"
+#include "quant/activation.h"
+#include "quant/format.h"
+
+namespace octavo {
+
+// out[t][16*s + lane] for n_tokens rows and n_strips strips of 16 weight rows.
+struct LinearTask {
+  float* out;              // (n_tokens, 16 * n_strips)
+  int64_t out_stride;      // floats from one token to the next
+  const uint8_t* act;      // rows in the kernel's ActFormat
+  int64_t act_stride;      // bytes from one token to the next
+  const uint8_t* weights;  // strips in the layout of quant/planes.h, or a panel made by expand
+  int n_tokens;
+  int n_strips;
+  int k;
+};
+
+struct LinearKernel {
+  ActFormat act = ActFormat::kF32;
+  void (*run)(const LinearTask&) = nullptr;  // null: dequantise to an F32 panel, then its kernel
+};
+
+// How keys and values are stored: kBF16 rounds to bfloat16; kF32 is exact.
+enum class KvType : uint8_t { kF32, kBF16 };
+
+inline constexpr int kKvTile = 32;   // tokens that attention reads together, at absolute positions
+inline constexpr int kKvChunk = 256; // tokens after which the running softmax restarts and is merged
+
+// Where one layer's cache block lies. Per (block, kv head):
+//   K  [head_dim/2][kKvTile][2] bf16, or [head_dim][kKvTile] float
+//   V  [kKvTile/2][head_dim][2] bf16, or [kKvTile][head_dim] float
+struct KvLayout {
+  int n_kv_heads;
+  int head_dim;
+  KvType type;
+  constexpr int64_t tile_bytes() const { return int64_t{kKvTile} * head_dim * (type == KvType::kF32 ? 4 : 2); }
+  constexpr int64_t block_bytes() const { return 2 * tile_bytes() * n_kv_heads; }
+};
+
+// One sequence's queries of one kv head over its cached keys.
+struct AttentionTask {
+  float* out;             // (n_queries, n_group, head_dim) with strides below
+  const float* q;         // (n_queries, n_group, head_dim), rotated
+  int64_t token_stride;   // floats from one token of q to the next
+  int64_t out_stride;     // floats from one token of out to the next
+  const uint8_t* const* tiles;  // per tile of kKvTile tokens: its K; V follows at +tile_bytes
+  int n_queries;
+  int n_group;            // query heads that share this kv head
+  int head_dim;
+  int first_position;     // absolute position of query 0
+  int window;             // sliding window in tokens, 0: none
+  float scale;
+  float soft_cap;         // 0: none
+  float* scratch;         // attention_scratch floats
+};
+
+struct KernelTable {
+  Isa isa;
+  std::array<LinearKernel, kFormatCount> linear;
+
+  // out = x / sqrt(mean(x^2) + eps) * weight; out may be x.
+  void (*rms_norm)(float* out, const float* x, const float* weight, int n, float eps);
+  // Writes one row in the given format (see quant/activation.h); n a multiple of the format's group.
+  std::array<void (*)(uint8_t* row, const float* x, int n), kActFormatCount> quantize_act;
+  void (*add)(float* out, const float* a, const float* b, int n);
+  void (*mul)(float* out, const float* a, const float* b, int n);
+  void (*silu)(float* out, const float* x, int n);
+  void (*silu_mul)(float* out, const float* gate, const float* up, int n);
+  // Rotates pairs (x[i], x[i + half]) by (cos[i], sin[i]), i < half.
+  void (*rope)(float* x, const float* cos, const float* sin, int half);
+
+  // Stores one token's key and value of one head at `slot` (0..kKvTile-1) of a tile.
+  std::array<void (*)(uint8_t* tile, const float* k, const float* v, int slot, int head_dim), 2> kv_write;
+  std::array<void (*)(const AttentionTask&), 2> attention;  // by KvType
+
+  // First index of the largest value; NaN never wins (index 0 and -inf when all are NaN).
+  int (*argmax)(const float* x, int n);
+  // out[i] = exp((x[i] - max) * scale) and the sum of all; out may be null or x.
+  float (*exp_sum)(float* out, const float* x, int n, float max, float scale);
+};
+
+// Floats of scratch that one attention task needs.
+constexpr int64_t attention_scratch(int n_group, int head_dim) { return int64_t{n_group} * 8 * (2 * head_dim + 64); }
+
+// The table of an ISA; null when this build has none.
+const KernelTable* kernel_table(Isa isa);
+
+// The best table not above selected_isa(), chosen once.
+const KernelTable& kernels();
+
+}  // namespace octavo

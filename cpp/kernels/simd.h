@@ -1,0 +1,44 @@
+// One vector type per ISA with the same operations, so that each kernel body is written once.
+// Included by the units in isa/ only; everything has internal linkage.
+//
+//   kLanes           floats per vector (4, 8 or 16; 16 weight rows are kVecs = 16 / kLanes vectors)
+//   Vf / Vi          float and int32 lanes
+#pragma once
+
+#include <cstdint>
+
+#if defined(OCTAVO_SIMD_AVX512)
+#include "kernels/simd_avx512.h"
+#elif defined(OCTAVO_SIMD_AVX2)
+#include "kernels/simd_avx2.h"
+#else
+#include "kernels/simd_sse2.h"
+#endif
+
+namespace octavo {
+namespace {
+
+constexpr int kVecs = 16 / kLanes;
+
+inline Vf fnma(Vf a, Vf b, Vf c) { return fma(sub(zero(), a), b, c); }
+
+// e^x: 2^n * p(r) with a degree-6 polynomial on |r| <= ln2/2 (about 1 ulp). exp(0) is exactly 1 and
+// anything below -87.3, -inf included, exactly 0.
+inline Vf exp(Vf x) {
+  const Vf bounded = min(max(x, set1(-87.3f)), set1(88.3f));
+  const Vi n = round_to_int(mul(bounded, set1(1.44269504088896341f)));
+  const Vf nf = to_float(n);
+  Vf r = fma(nf, set1(-0.693359375f), bounded);
+  r = fma(nf, set1(2.12194440e-4f), r);
+  Vf p = set1(1.9875691500e-4f);
+  p = fma(p, r, set1(1.3981999507e-3f));
+  p = fma(p, r, set1(8.3334519073e-3f));
+  p = fma(p, r, set1(4.1665795894e-2f));
+  p = fma(p, r, set1(1.6666665459e-1f));
+  p = fma(p, r, set1(5.0000001201e-1f));
+  p = add(fma(p, mul(r, r), r), set1(1.0f));
+  return select_less(x, set1(-87.3f), zero(), mul(p, pow2(n)));
+}
+
+}  // namespace
+}  // namespace octavo

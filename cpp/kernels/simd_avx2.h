@@ -1,0 +1,104 @@
+// AVX2 with FMA and F16C.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace octavo {
+namespace {
+
+constexpr int kLanes = 8;
+using Vf = __m256;
+using Vi = __m256i;
+
+inline Vf load(const float* p) { return _mm256_loadu_ps(p); }
+inline void store(float* p, Vf v) { _mm256_storeu_ps(p, v); }
+inline Vf set1(float x) { return _mm256_set1_ps(x); }
+inline Vf zero() { return _mm256_setzero_ps(); }
+inline Vf add(Vf a, Vf b) { return _mm256_add_ps(a, b); }
+inline Vf sub(Vf a, Vf b) { return _mm256_sub_ps(a, b); }
+inline Vf mul(Vf a, Vf b) { return _mm256_mul_ps(a, b); }
+inline Vf div(Vf a, Vf b) { return _mm256_div_ps(a, b); }
+inline Vf max(Vf a, Vf b) { return _mm256_max_ps(a, b); }
+inline Vf min(Vf a, Vf b) { return _mm256_min_ps(a, b); }
+inline Vf fma(Vf a, Vf b, Vf c) { return _mm256_fmadd_ps(a, b, c); }
+inline Vf abs(Vf v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
+
+inline Vi iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+inline Vi set1i(int x) { return _mm256_set1_epi32(x); }
+inline Vi addi(Vi a, Vi b) { return _mm256_add_epi32(a, b); }
+inline void storei(int32_t* p, Vi v) { _mm256_storeu_si256(reinterpret_cast<Vi*>(p), v); }
+inline Vi round_to_int(Vf v) { return _mm256_cvtps_epi32(v); }
+inline Vf to_float(Vi v) { return _mm256_cvtepi32_ps(v); }
+inline Vf pow2(Vi n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, set1i(127)), 23)); }
+
+// Lane-wise a < b ? x : y; a NaN compares false.
+inline Vf select_less(Vf a, Vf b, Vf x, Vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+inline Vi select_less(Vf a, Vf b, Vi x, Vi y) {
+  return _mm256_blendv_epi8(y, x, _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
+}
+
+inline Vi part_mask(int n) { return _mm256_cmpgt_epi32(set1i(n), iota()); }
+// The first n lanes; the others are zero.
+inline Vf load_part(const float* p, int n) { return _mm256_maskload_ps(p, part_mask(n)); }
+inline void store_part(float* p, Vf v, int n) { _mm256_maskstore_ps(p, part_mask(n), v); }
+
+inline float reduce_add(Vf v) {
+  const __m128 quads = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 pairs = _mm_add_ps(quads, _mm_movehl_ps(quads, quads));
+  return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+}
+inline float reduce_max(Vf v) {
+  const __m128 quads = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 pairs = _mm_max_ps(quads, _mm_movehl_ps(quads, quads));
+  return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+}
+
+// kLanes pairs of bfloat16 (even, odd) as floats.
+inline void load_bf16_pairs(const uint16_t* p, Vf& even, Vf& odd) {
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  even = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+  odd = _mm256_castsi256_ps(_mm256_and_si256(v, set1i(static_cast<int>(0xffff0000))));
+}
+
+inline Vf load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+
+// Bytes: one plane line of kLanes rows.
+inline Vi load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline Vi low_nibbles(Vi v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+inline Vi high_nibbles(Vi v) { return low_nibbles(_mm256_srli_epi16(v, 4)); }
+inline Vi or_bytes(Vi a, Vi b) { return _mm256_or_si256(a, b); }
+
+// 16 where bit i of the kLanes * 4 bits at p is set, else 0, for byte i.
+inline Vi load_fifth_bits(const void* p) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, p, sizeof(bits));
+  const __m256i spread = _mm256_shuffle_epi8(
+      set1i(static_cast<int>(bits)),
+      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+  const __m256i unset = _mm256_or_si256(spread, _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe));
+  return _mm256_and_si256(_mm256_cmpeq_epi8(unset, _mm256_set1_epi64x(-1)), _mm256_set1_epi8(16));
+}
+
+// Dot products of unsigned weights below 32 with int8 activations, four bytes a lane: int16 partial sums
+// hold four (below 32) or eight (below 16) accumulations without overflow.
+using Partial = Vi;
+inline Partial dot_partial(Partial acc, Vi weights, Vi act) {
+  return _mm256_add_epi16(acc, _mm256_maddubs_epi16(weights, act));
+}
+inline Vi dot_finish(Partial acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
+
+// Signed weights: |w| times act carrying w's sign; 2 * 128 * 127 fits int16.
+struct SignedWeights {
+  Vi magnitude, sign;
+};
+constexpr int kSignedBias = 0;
+inline SignedWeights prepare_signed(Vi w) { return {_mm256_abs_epi8(w), w}; }
+inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
+  const __m256i products = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(act, w.sign));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+}
+
+}  // namespace
+}  // namespace octavo

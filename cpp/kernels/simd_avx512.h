@@ -1,0 +1,133 @@
+// AVX-512 F, BW, DQ, VL; with VNNI the integer dots are one instruction.
+// OCTAVO_EMULATE_AVX512 compiles the same source for tests on machines without AVX-512.
+#pragma once
+
+#ifdef OCTAVO_EMULATE_AVX512
+#include "kernels/avx512_emulation.h"
+#else
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+
+namespace octavo {
+namespace {
+
+constexpr int kLanes = 16;
+using Vf = __m512;
+using Vi = __m512i;
+
+inline Vf load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, Vf v) { _mm512_storeu_ps(p, v); }
+inline Vf set1(float x) { return _mm512_set1_ps(x); }
+inline Vf zero() { return _mm512_setzero_ps(); }
+inline Vf add(Vf a, Vf b) { return _mm512_add_ps(a, b); }
+inline Vf sub(Vf a, Vf b) { return _mm512_sub_ps(a, b); }
+inline Vf mul(Vf a, Vf b) { return _mm512_mul_ps(a, b); }
+inline Vf div(Vf a, Vf b) { return _mm512_div_ps(a, b); }
+inline Vf max(Vf a, Vf b) { return _mm512_max_ps(a, b); }
+inline Vf min(Vf a, Vf b) { return _mm512_min_ps(a, b); }
+inline Vf fma(Vf a, Vf b, Vf c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vf abs(Vf v) { return _mm512_abs_ps(v); }
+
+inline Vi iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+inline Vi set1i(int x) { return _mm512_set1_epi32(x); }
+inline Vi addi(Vi a, Vi b) { return _mm512_add_epi32(a, b); }
+inline void storei(int32_t* p, Vi v) { _mm512_storeu_si512(p, v); }
+inline Vi round_to_int(Vf v) { return _mm512_cvtps_epi32(v); }
+inline Vf to_float(Vi v) { return _mm512_cvtepi32_ps(v); }
+inline Vf pow2(Vi n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, set1i(127)), 23)); }
+
+// Lane-wise a < b ? x : y; a NaN compares false.
+inline Vf select_less(Vf a, Vf b, Vf x, Vf y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+inline Vi select_less(Vf a, Vf b, Vi x, Vi y) {
+  return _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+
+inline __mmask16 part_mask(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+// The first n lanes (n < 16); the others are zero.
+inline Vf load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(part_mask(n), p); }
+inline void store_part(float* p, Vf v, int n) { _mm512_mask_storeu_ps(p, part_mask(n), v); }
+
+inline float reduce_add(Vf v) {
+  const __m256 octets = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  const __m128 quads = _mm_add_ps(_mm256_castps256_ps128(octets), _mm256_extractf128_ps(octets, 1));
+  const __m128 pairs = _mm_add_ps(quads, _mm_movehl_ps(quads, quads));
+  return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+}
+inline float reduce_max(Vf v) {
+  const __m256 octets = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  const __m128 quads = _mm_max_ps(_mm256_castps256_ps128(octets), _mm256_extractf128_ps(octets, 1));
+  const __m128 pairs = _mm_max_ps(quads, _mm_movehl_ps(quads, quads));
+  return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
+}
+
+// kLanes pairs of bfloat16 (even, odd) as floats.
+inline void load_bf16_pairs(const uint16_t* p, Vf& even, Vf& odd) {
+  const __m512i v = _mm512_loadu_si512(p);
+  even = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+  odd = _mm512_castsi512_ps(_mm512_and_si512(v, set1i(static_cast<int>(0xffff0000))));
+}
+
+inline Vf load_f16(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+// Bytes: one plane line of kLanes rows.
+inline Vi load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+inline Vi low_nibbles(Vi v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+inline Vi high_nibbles(Vi v) { return low_nibbles(_mm512_srli_epi16(v, 4)); }
+inline Vi or_bytes(Vi a, Vi b) { return _mm512_or_si512(a, b); }
+
+// 16 where bit i of the kLanes * 4 bits at p is set, else 0, for byte i.
+inline Vi load_fifth_bits(const void* p) {
+  uint64_t bits;
+  __builtin_memcpy(&bits, p, sizeof(bits));
+  return _mm512_maskz_mov_epi8(bits, _mm512_set1_epi8(16));
+}
+
+#ifdef OCTAVO_SIMD_VNNI
+using Partial = Vi;
+inline Partial dot_partial(Partial acc, Vi weights, Vi act) { return _mm512_dpbusd_epi32(acc, weights, act); }
+inline Vi dot_finish(Partial acc) { return acc; }
+
+// Signed weights are biased by 128 to unsigned; sums start at -128 * sum(act).
+using SignedWeights = Vi;
+constexpr int kSignedBias = 128;
+inline SignedWeights prepare_signed(Vi w) { return _mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80))); }
+inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) { return _mm512_dpbusd_epi32(acc, w, act); }
+#else
+// int16 partial sums hold four (weights below 32) or eight (below 16) accumulations without overflow.
+using Partial = Vi;
+inline Partial dot_partial(Partial acc, Vi weights, Vi act) {
+  return _mm512_add_epi16(acc, _mm512_maddubs_epi16(weights, act));
+}
+inline Vi dot_finish(Partial acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
+
+// Signed weights: |w| times act carrying w's sign; 2 * 128 * 127 fits int16.
+struct SignedWeights {
+  Vi magnitude;
+  __mmask64 negative;
+};
+constexpr int kSignedBias = 0;
+inline SignedWeights prepare_signed(Vi w) { return {_mm512_abs_epi8(w), _mm512_movepi8_mask(w)}; }
+inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
+  const Vi signed_act = _mm512_mask_sub_epi8(act, w.negative, _mm512_setzero_si512(), act);
+  return addi(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w.magnitude, signed_act), _mm512_set1_epi16(1)));
+}
+#endif
+
+#ifdef OCTAVO_SIMD_BF16
+// acc + even * even + odd * odd over kLanes pairs of bfloat16 (vdpbf16ps).
+inline Vf dot_bf16(Vf acc, const uint16_t* weights, const uint16_t* act_pair) {
+  int32_t pair;
+  __builtin_memcpy(&pair, act_pair, sizeof(pair));
+  return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(_mm512_loadu_si512(weights)),
+                          reinterpret_cast<__m512bh>(set1i(pair)));
+}
+#endif
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,43 @@
+// Planes: a weight's native bits, regrouped at load so that 16 output rows lie side by side.
+//
+// A strip is 16 rows (missing rows are zero). A dword is 4 consecutive k of one row, a plane line is the
+// same dword of all 16 rows: byte 4*row + b holds k = 4*j + b. Strips follow each other; inside one:
+//
+//   F32     float [k][16]
+//   F16     uint16 [k][16]
+//   BF16    uint16 [ceil(k/2)][16][2]             pairs of k; an odd k is padded with zero
+//   Q8_0    int8 lines [k/32][8][64]              | half d[k/32][16]
+//   Q4_0    nibble lines [k/32][4][64]            | half d[k/32][16]
+//   Q4_1    nibble lines [k/32][4][64]            | half d[k/32][16] | half m[k/32][16]
+//   Q5_0    nibble lines | bits uint64 [k/32][8]  | half d[k/32][16]
+//   Q5_1    nibble lines | bits uint64 [k/32][8]  | half d[k/32][16] | half m[k/32][16]
+//
+// A nibble line j holds k = 4j..4j+3 in the low and k = 16+4j.. in the high nibbles. Bit 4*row + b of
+// bits[j] is the fifth bit of k = 4j + b. Formats without planes stay as native rows, and a linear
+// dequantises them as it goes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/format.h"
+
+namespace octavo {
+
+inline constexpr int kStrip = 16;
+
+bool has_planes(Format format);
+
+// Byte offsets inside one strip of k columns.
+struct PlaneLayout {
+  int64_t quants = 0, bits = 0, d = 0, m = 0;
+  int64_t bytes = 0;  // from one strip to the next, a multiple of 64
+};
+PlaneLayout plane_layout(Format format, int64_t k);
+
+inline int64_t n_strips(int64_t n) { return (n + kStrip - 1) / kStrip; }
+
+// Repacks strips [begin, end) of the row-major matrix `rows` (n, k) to their place in `planes`.
+void repack(uint8_t* planes, const uint8_t* rows, Format format, int64_t n, int64_t k, int64_t begin, int64_t end);
+
+}  // namespace octavo

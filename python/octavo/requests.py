@@ -1,0 +1,154 @@
+"""Requests on their way into the core: prompts as token ids, parameters resolved against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from octavo import _core
+from octavo.errors import InvalidInputError, OctavoError
+from octavo.inputs import ParsedPrompt
+from octavo.loading import LoadedModel
+from octavo.sampling_params import SamplingParams
+
+
+@dataclass
+class Request:
+    """One prompt with its parameters, as it is handed to the core.
+
+    Attributes:
+        sequences: The core's ids of its samples, by child number; empty before it is added.
+        views: The latest view of each sample.
+    """
+
+    id: str
+    prompt: str | None
+    token_ids: list[int]
+    params: SamplingParams
+    priority: int = 0
+    cache_salt: str | None = None
+    error: OctavoError | None = None
+    sequences: list[int] = field(default_factory=list)
+    views: list[Any] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sample has ended, or the request never ran."""
+        if self.error is not None and not self.sequences:
+            return True
+        return bool(self.views) and all(view is not None and view.finish_reason for view in self.views)
+
+
+class RequestBuilder:
+    """Turns parsed prompts into token ids and parameters into the core's sampling configs, checking both."""
+
+    def __init__(self, model: LoadedModel, max_logprobs: int, logprobs_mode: str) -> None:
+        self._model = model
+        self._max_logprobs = max_logprobs
+        self._mode = getattr(_core.LogprobsMode, logprobs_mode)
+
+    def encode(self, prompts: Mapping[int, str], add_special_tokens: bool) -> dict[int, list[int] | OctavoError]:
+        """Token ids of each text, or the error it causes."""
+        if self._model.tokenizer is None and prompts:
+            no_tokenizer = InvalidInputError("This LLM has no tokenizer (skip_tokenizer_init); pass token ids.")
+            return dict.fromkeys(prompts, no_tokenizer)
+        assert self._model.tokenizer is not None or not prompts
+        encoded: dict[int, list[int] | OctavoError] = {}
+        for index, text in prompts.items():
+            try:
+                encoded[index] = self._model.tokenizer.encode(text, add_special_tokens)  # type: ignore[union-attr]
+            except OctavoError as error:
+                encoded[index] = type(error)(f"prompt {index}: {error}")
+        return encoded
+
+    def token_ids(self, index: int, prompt: ParsedPrompt, encoded: Any, params: SamplingParams) -> list[int]:
+        """The prompt's final token ids: truncated where asked, and checked against the model."""
+        if isinstance(encoded, OctavoError):
+            raise encoded
+        ids = prompt.token_ids if prompt.token_ids is not None else encoded
+        ids = _truncated(ids, params.truncate_prompt_tokens, self._model.max_model_len)
+        self._check_ids(index, ids)
+        return list(ids)
+
+    def _check_ids(self, index: int, ids: list[int]) -> None:
+        longest = self._model.max_model_len
+        if not ids:
+            raise InvalidInputError(f"prompt {index} is empty; the model needs at least one token to go on from.")
+        if len(ids) >= longest:
+            raise InvalidInputError(
+                f"prompt {index} has {len(ids)} tokens, but this model's maximum context length is {longest} tokens "
+                "with at least one for the output; shorten it, set truncate_prompt_tokens, or raise max_model_len."
+            )
+        if max(ids) >= self._model.vocab_size:
+            raise InvalidInputError(
+                f"prompt {index} has the token id {max(ids)}, out of vocabulary; this model's token ids are 0 to "
+                f"{self._model.vocab_size - 1}."
+            )
+
+    def checked_params(self, index: int, params: SamplingParams) -> SamplingParams:
+        """A normalised copy that this model can serve."""
+        try:
+            checked = params.normalized()
+            checked.validate_for_model(vocab_size=self._model.vocab_size, max_logprobs=self._max_logprobs)
+        except OctavoError as error:
+            raise type(error)(f"sampling parameters of prompt {index}: {error}") from None
+        if self._model.tokenizer is None:
+            checked.detokenize = False
+        return checked
+
+    def sampling_config(self, params: SamplingParams, n_prompt: int) -> Any:
+        """The core's form of normalised parameters."""
+        config = _core.SamplingConfig()
+        for name in _SAME_NAMES:
+            setattr(config, name, getattr(params, name))
+        room = self._model.max_model_len - n_prompt
+        config.max_tokens = min(self._model.defaults.capped(params.max_tokens) or room, room)
+        config.min_tokens = min(params.min_tokens, config.max_tokens)
+        config.seed = None if params.seed is None else params.seed % (1 << 64)
+        config.stop = list(params.stop or ())
+        config.stop_token_ids = list(params.stop_token_ids or ())
+        config.eos_token_ids = self._model.eos_token_ids
+        config.logit_bias = list((params.logit_bias or {}).items())
+        config.allowed_token_ids = list(params.allowed_token_ids or ())
+        config.bad_words = self._bad_word_ids(params)
+        config.host_hook = bool(params.logits_processors)
+        config.logprobs_mode = self._mode
+        return config
+
+    def _bad_word_ids(self, params: SamplingParams) -> list[list[int]]:
+        """Each word as it is tokenised alone and after a space, where that is another first token."""
+        words: list[list[int]] = []
+        for word in params.bad_words or ():
+            if self._model.tokenizer is None:
+                raise InvalidInputError("bad_words needs a tokenizer, and this LLM has none; use logit_bias instead.")
+            bare = self._model.tokenizer.encode(word.lstrip(), add_special_tokens=False)
+            spaced = self._model.tokenizer.encode(f" {word.lstrip()}", add_special_tokens=False)
+            words.append(bare)
+            if spaced[0] != bare[0] and len(spaced) == len(bare):
+                words.append(spaced)
+        return words
+
+
+_SAME_NAMES = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "ignore_eos",
+    "include_stop_str_in_output",
+    "detokenize",
+    "skip_special_tokens",
+    "logprobs",
+    "prompt_logprobs",
+)
+
+
+def _truncated(ids: list[int], limit: int | None, max_model_len: int) -> list[int]:
+    """The last ``limit`` ids; -1 keeps what leaves room for one output token."""
+    if limit is None:
+        return ids
+    return ids[-(max_model_len - 1 if limit == -1 else limit) :]

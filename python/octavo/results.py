@@ -1,0 +1,95 @@
+"""What the core knows of a request, as the output objects that callers get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo.outputs import CompletionOutput, Logprob, RequestOutput, RequestStateStats
+from octavo.requests import Request
+from octavo.sampling_params import RequestOutputKind
+from octavo.tokenizer.tokenizer import Tokenizer
+
+
+class OutputBuilder:
+    """Builds RequestOutputs from the core's views of a request's samples."""
+
+    def __init__(self, tokenizer: Tokenizer | None, *, with_metrics: bool) -> None:
+        self._tokenizer = tokenizer
+        self._with_metrics = with_metrics
+        self._seen: dict[tuple[str, int], tuple[int, int]] = {}  # what a delta has given of each sample
+
+    def build(self, request: Request) -> RequestOutput:
+        """All that is known of a request now, or what is new since last time where it asks for deltas."""
+        first = request.views[0] if request.views else None
+        prompt_logprobs = None
+        if first is not None and request.params.prompt_logprobs is not None and first.finish_reason:
+            prompt_logprobs = [self._logprobs(row, request) if row else None for row in first.prompt_logprobs]
+        return RequestOutput(
+            request_id=request.id,
+            prompt=request.prompt,
+            prompt_token_ids=request.token_ids,
+            prompt_logprobs=prompt_logprobs,
+            outputs=[self._completion(request, i, view) for i, view in enumerate(request.views) if view is not None],
+            finished=request.finished,
+            metrics=_metrics(request) if self._with_metrics and first is not None else None,
+            num_cached_tokens=first.n_cached if first is not None else None,
+            error=request.error,
+        )
+
+    def _completion(self, request: Request, index: int, view: Any) -> CompletionOutput:
+        token_ids, text = view.output, view.text
+        logprobs = None
+        if request.params.logprobs is not None:
+            logprobs = [self._logprobs(row, request) for row in view.logprobs]
+        chosen = None if logprobs is None else sum(row[i].logprob for row, i in zip(logprobs, token_ids))
+        if request.params.output_kind is RequestOutputKind.DELTA:
+            n_tokens, n_chars = self._seen.get((request.id, index), (0, 0))
+            self._seen[request.id, index] = len(token_ids), len(text)
+            token_ids, text = token_ids[n_tokens:], text[n_chars:]
+            logprobs = None if logprobs is None else logprobs[n_tokens:]
+        return CompletionOutput(
+            index=index,
+            text=text,
+            token_ids=token_ids,
+            cumulative_logprob=chosen,
+            logprobs=logprobs,
+            finish_reason=view.finish_reason,
+            stop_reason=_stop_reason(request, view),
+        )
+
+    def _logprobs(self, row: Any, request: Request) -> dict[int, Logprob]:
+        """Token id -> Logprob: the chosen token and the most likely ones, whose ranks follow their order."""
+        chosen, value, rank, ids, values = row
+        decoded = self._token_texts([chosen, *ids.tolist()] if request.params.detokenize else [])
+        entries = {chosen: Logprob(value, rank, decoded.get(chosen))}
+        top = values.tolist()
+        place = 0
+        for i, (token, logprob) in enumerate(zip(ids.tolist(), top)):
+            place = i + 1 if i == 0 or logprob != top[i - 1] else place
+            entries.setdefault(token, Logprob(logprob, place, decoded.get(token)))
+        return entries
+
+    def _token_texts(self, ids: list[int]) -> dict[int, str]:
+        if self._tokenizer is None:
+            return {}
+        known = self._tokenizer.vocab_size
+        return {i: self._tokenizer.decode([i], skip_special_tokens=False) for i in ids if i < known}
+
+
+def _stop_reason(request: Request, view: Any) -> int | str | None:
+    if view.stop_string >= 0:
+        stop: str = list(request.params.stop or ())[view.stop_string]
+        return stop
+    return view.stop_token if view.stop_token >= 0 else None
+
+
+def _metrics(request: Request) -> RequestStateStats:
+    queued, scheduled, first_token, last_token = request.views[0].times
+    return RequestStateStats(
+        num_generation_tokens=sum(len(view.output) for view in request.views if view is not None),
+        queued_ts=queued,
+        scheduled_ts=scheduled,
+        first_token_ts=first_token,
+        last_token_ts=last_token,
+        first_token_latency=max(0.0, first_token - queued),
+    )

@@ -1,0 +1,119 @@
+"""A checkpoint as the models see it: tensors by their Hugging Face names, whatever file they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from octavo import config as configs
+from octavo.errors import ModelError
+from octavo.weights import gguf_config
+from octavo.weights.gguf import GGML_TYPES, GGUFFile, GGUFTensor, open_gguf
+from octavo.weights.resolve import ModelFiles
+from octavo.weights.safetensors import StoredTensor, open_safetensors
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """One tensor of a checkpoint."""
+
+    name: str  # Hugging Face name
+    format: str  # name of a weight format, such as "BF16" or "Q4_K"
+    shape: tuple[int, ...]  # rows first
+    data: Any  # buffer of the rows, in order
+    mapped: bool  # the bytes belong to a file, so their pages can be dropped after use
+
+
+class Checkpoint:
+    """Tensors by name, each handed out as often as it is asked for; ``unused`` tells which never were."""
+
+    def __init__(self, tensors: Mapping[str, SourceTensor], origin: Path) -> None:
+        self._tensors = tensors
+        self._used: set[str] = set()
+        self.origin = origin
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def get(self, name: str) -> SourceTensor:
+        """The tensor ``name``.
+
+        Raises:
+            ModelError: the checkpoint does not hold it.
+        """
+        if name not in self._tensors:
+            raise ModelError(f"{self.origin} lacks the tensor {name!r}; fetch the model again.")
+        self._used.add(name)
+        return self._tensors[name]
+
+    def unused(self) -> list[str]:
+        """Names that were never asked for."""
+        return [name for name in self._tensors if name not in self._used]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(memoryview(tensor.data).nbytes for tensor in self._tensors.values())
+
+    @property
+    def formats(self) -> dict[str, int]:
+        """Weight format -> number of tensors stored in it."""
+        counts: dict[str, int] = {}
+        for tensor in self._tensors.values():
+            counts[tensor.format] = counts.get(tensor.format, 0) + 1
+        return counts
+
+
+def open_checkpoint(files: ModelFiles, config: Mapping[str, Any], file: GGUFFile | None) -> Checkpoint:
+    """Maps the tensors of a resolved model; ``file`` is its open GGUF, if it is one."""
+    if file is not None:
+        return _gguf_checkpoint(file, config)
+    stored = _open_stored(files)
+    return Checkpoint({name: _from_stored(tensor) for name, tensor in stored.items()}, files.folder)
+
+
+def read_config(files: ModelFiles) -> tuple[dict[str, Any], GGUFFile | None]:
+    """The model's config.json contents, from its own file or from a GGUF's metadata; the GGUF stays open."""
+    if files.kind == "gguf":
+        file = open_gguf(files.gguf_files[0])
+        return gguf_config.hf_config(file), file
+    return configs.load_config(files.folder), None
+
+
+def _open_stored(files: ModelFiles) -> dict[str, StoredTensor]:
+    if files.weight_files[0].suffix == ".safetensors":
+        return open_safetensors(files.weight_files)
+    from octavo.weights.torch_bin import open_torch_bin
+
+    return open_torch_bin(files.weight_files)
+
+
+def _from_stored(tensor: StoredTensor) -> SourceTensor:
+    return SourceTensor(tensor.name, tensor.dtype, tensor.shape, tensor.data, mapped=True)
+
+
+def _gguf_checkpoint(file: GGUFFile, config: Mapping[str, Any]) -> Checkpoint:
+    names = gguf_config.hf_tensor_names(config)
+    by_gguf = {gguf_name: hf_name for hf_name, gguf_name in names.items()}
+    tensors = {}
+    for tensor in file.tensors.values():
+        name = by_gguf.get(tensor.name, tensor.name)
+        tensors[name] = _from_gguf(name, tensor, config)
+    return Checkpoint(tensors, file.path)
+
+
+def _from_gguf(name: str, tensor: GGUFTensor, config: Mapping[str, Any]) -> SourceTensor:
+    format_name = GGML_TYPES[tensor.type_id].name
+    if not gguf_config.rows_permuted(name, config):
+        return SourceTensor(name, format_name, tensor.shape, tensor.data, mapped=True)
+    n_heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
+    rows = tensor.shape[0]
+    if rows != n_heads * config["head_dim"]:
+        raise ModelError(f"{tensor.name} has {rows} rows, expected {n_heads * config['head_dim']}; fetch it again.")
+    order = gguf_config.unpermute_rows(n_heads, config["head_dim"])
+    stored = np.frombuffer(tensor.data, np.uint8).reshape(rows, -1)
+    return SourceTensor(name, format_name, tensor.shape, np.ascontiguousarray(stored[order]), mapped=False)

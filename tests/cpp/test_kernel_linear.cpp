@@ -1,0 +1,192 @@
+// Linears against double precision over the dequantised weights and the quantised activations, so that only float
+// rounding is left; and bitwise equal rows however many tokens come together and however strips are split.
+#include <cmath>
+
+#include "base/dtype.h"
+#include "kernel_tables.h"
+#include "quant/planes.h"
+
+using namespace octavo;
+
+namespace {
+
+constexpr int kTokens = 64;
+constexpr float kCanary = 12345.0f;
+
+// A weight matrix in its native rows, as planes and dequantised.
+struct Weights {
+  Format format;
+  int n, k, strips;
+  int64_t strip_bytes;
+  PageEnd<uint8_t> planes;
+  std::vector<float> values;  // (n, k)
+
+  Weights(Format f, int rows, int columns, const std::vector<uint8_t>& native)
+      : format(f),
+        n(rows),
+        k(columns),
+        strips(static_cast<int>(n_strips(rows))),
+        strip_bytes(plane_layout(f, columns).bytes),
+        planes(static_cast<size_t>(strip_bytes * strips)),
+        values(static_cast<size_t>(rows) * columns) {
+    repack(planes.data(), native.data(), f, n, k, 0, strips);
+    format_row(f).dequantize(values.data(), native.data(), static_cast<int64_t>(values.size()));
+  }
+};
+
+std::vector<uint8_t> native_rows(Format format, int n, int k) {
+  std::vector<uint8_t> rows(row_bytes(format, k) * static_cast<size_t>(n));
+  const auto values = normal_floats(static_cast<size_t>(n) * k, static_cast<uint32_t>(n * 1000 + k));
+  format_row(format).quantize(rows.data(), values.data(), static_cast<int64_t>(values.size()));
+  return rows;
+}
+
+// Token rows in a kernel's format, with what they stand for.
+struct Activations {
+  int64_t stride;
+  PageEnd<uint8_t> rows;
+  std::vector<float> values;  // (n_tokens, k), as the kernel sees them
+
+  Activations(const KernelTable& kernels, ActFormat format, const std::vector<float>& x, int n_tokens, int k)
+      : stride(act_row_bytes(format, k)), rows(static_cast<size_t>(stride * n_tokens)), values(x) {
+    for (int t = 0; t < n_tokens; ++t) {
+      uint8_t* row = rows.data() + t * stride;
+      float* seen = values.data() + int64_t{t} * k;
+      kernels.quantize_act[static_cast<size_t>(format)](row, x.data() + int64_t{t} * k, k);
+      if (format == ActFormat::kBF16)
+        for (int i = 0; i < k; ++i) seen[i] = bf16_to_float(reinterpret_cast<const uint16_t*>(row)[i]);
+      if (format == ActFormat::kQ8x32)
+        for (int i = 0; i < k; ++i)
+          seen[i] = reinterpret_cast<const float*>(row + Q8x32Layout(k).d)[i / 32] *
+                    static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
+    }
+  }
+};
+
+// (n_tokens, stride) outputs of strips [first, last); every float that is not theirs must keep the canary.
+std::vector<float> run(const LinearKernel& kernel, const Weights& w, const Activations& act, int token, int n_tokens,
+                       int first, int last) {
+  const int stride = 16 * w.strips + 5;
+  std::vector<float> out(static_cast<size_t>(n_tokens) * stride + 16, kCanary);
+  kernel.run({out.data() + 16 * first, stride, act.rows.data() + token * act.stride, act.stride,
+              w.planes.data() + first * w.strip_bytes, n_tokens, last - first, w.k});
+  int touched = 0;
+  for (size_t i = 0; i < out.size(); ++i) {
+    const size_t column = i % static_cast<size_t>(stride);
+    const bool mine = i / static_cast<size_t>(stride) < static_cast<size_t>(n_tokens) &&
+                      column >= static_cast<size_t>(16 * first) && column < static_cast<size_t>(16 * last);
+    if (!mine && out[i] != kCanary) ++touched;
+  }
+  CHECK(touched == 0);
+  return out;
+}
+
+// How many rows of a run differ in their strips from the rows of one token each.
+int differing_rows(const std::vector<float>& out, const std::vector<std::vector<float>>& alone, const Weights& w,
+                   int token, int n_tokens, int first, int last) {
+  int count = 0;
+  for (int t = 0; t < n_tokens; ++t) {
+    const float* row = out.data() + static_cast<int64_t>(t) * (16 * w.strips + 5) + 16 * first;
+    const float* expected = alone[static_cast<size_t>(token + t)].data() + 16 * first;
+    count += !same_bits(row, expected, static_cast<size_t>(16 * (last - first)));
+  }
+  return count;
+}
+
+// The largest error of a row in units of its bound: roundings * 2^-24 * sum of |terms|. A quantised group is an exact
+// integer and takes at most four roundings with its minimum, a dense column at most two; a term of a format with
+// minima is |d q| + |m| <= |w| + 2 max|w|.
+double worst_error(const std::vector<float>& out, const float* x, const Weights& w) {
+  const bool dense = format_row(w.format).block_size == 1;
+  const double roundings = dense ? 2.0 * w.k + 2 : 4.0 * w.k / 32 + 4;
+  double worst = 0;
+  for (int row = 0; row < 16 * w.strips; ++row) {
+    double sum = 0, terms = 0, largest = 0, magnitude = 0;
+    for (int i = 0; i < w.k && row < w.n; ++i) {
+      const double weight = w.values[static_cast<size_t>(row) * w.k + i];
+      sum += weight * x[i];
+      terms += std::fabs(weight * x[i]);
+      largest = std::fmax(largest, std::fabs(weight));
+      magnitude += std::fabs(double{x[i]});
+    }
+    if (!dense) terms += 2 * largest * magnitude;
+    const double error = std::fabs(static_cast<double>(out[static_cast<size_t>(row)]) - sum);
+    if (!(error <= roundings * kUnit * terms)) worst = std::fmax(worst, error / (roundings * kUnit * terms));
+    if (std::isnan(out[static_cast<size_t>(row)])) worst = INFINITY;
+  }
+  return worst;
+}
+
+void check_shape(const TestedTable& table, const Weights& w, const std::vector<float>& x, bool every_count) {
+  const LinearKernel& kernel = table.kernels.linear[static_cast<size_t>(w.format)];
+  const Activations act(table.kernels, kernel.act, x, kTokens, w.k);
+  INFO(table.name, " ", format_row(w.format).name, " n=", w.n, " k=", w.k);
+  std::vector<std::vector<float>> alone;
+  for (int t = 0; t < kTokens; ++t) {
+    alone.push_back(run(kernel, w, act, t, 1, 0, w.strips));
+    if (t < 8) CHECK(worst_error(alone.back(), act.values.data() + int64_t{t} * w.k, w) == 0);
+  }
+  for (int m = 2; m <= kTokens; m += every_count ? 1 : 7 + m / 2) {
+    CAPTURE(m);
+    const int token = kTokens - m;
+    CHECK(differing_rows(run(kernel, w, act, token, m, 0, w.strips), alone, w, token, m, 0, w.strips) == 0);
+  }
+  for (int m : {1, 2, 7, 16})
+    for (int first = 0; first < w.strips; ++first)
+      for (int last = first + 1; last <= w.strips; ++last) {
+        CAPTURE(m);
+        CHECK(differing_rows(run(kernel, w, act, 0, m, first, last), alone, w, 0, m, first, last) == 0);
+      }
+}
+
+void check_format(Format format, std::initializer_list<int> ks) {
+  for (int n : {1, 15, 16, 17, 48, 64})
+    for (int k : ks) {
+      const Weights w(format, n, k, native_rows(format, n, k));
+      const auto x = normal_floats(static_cast<size_t>(kTokens) * k, static_cast<uint32_t>(k));
+      for (const TestedTable& table : tested_tables())
+        if (table.kernels.linear[static_cast<size_t>(format)].run != nullptr)
+          check_shape(table, w, x, k < 100 && (n == 17 || n == 64));
+    }
+}
+
+}  // namespace
+
+TEST_CASE("kernels: dense linears") {
+  for (Format format : {Format::kF32, Format::kF16, Format::kBF16}) check_format(format, {1, 31, 32, 63, 96, 576});
+}
+
+TEST_CASE("kernels: linears with a scale per 32") {
+  for (Format format : {Format::kQ4_0, Format::kQ4_1, Format::kQ5_0, Format::kQ5_1, Format::kQ8_0})
+    check_format(format, {32, 64, 96, 576});
+}
+
+// Quants and activations at their limits: partial sums must neither saturate nor wrap.
+TEST_CASE("kernels: linears at the limits of their integers") {
+  const int n = 32, k = 64;
+  for (Format format : {Format::kQ4_0, Format::kQ4_1, Format::kQ5_0, Format::kQ5_1, Format::kQ8_0})
+    for (int fill : {0x00, 0x7f, 0x80, 0xff, -1}) {
+      std::mt19937 random(7);
+      std::vector<uint8_t> rows(row_bytes(format, k) * n);
+      for (uint8_t& byte : rows) byte = static_cast<uint8_t>(fill < 0 ? random() : static_cast<unsigned>(fill));
+      for (size_t block = 0; block < rows.size(); block += static_cast<size_t>(format_row(format).block_bytes)) {
+        const uint16_t scales[2] = {float_to_half(0.75f), float_to_half(-1.5f)};
+        const bool has_min = format == Format::kQ4_1 || format == Format::kQ5_1;
+        std::memcpy(rows.data() + block, scales, has_min ? 4 : 2);
+      }
+      const Weights w(format, n, k, rows);
+      std::vector<float> x(static_cast<size_t>(kTokens) * k);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const size_t token = i / k, column = i % k;
+        x[i] = token == 0     ? 1.0f
+               : token == 1   ? -1.0f
+               : token == 2   ? (column % 2 ? -1.0f : 1.0f)
+               : random() % 2 ? 1.0f
+                              : -1.0f;
+      }
+      for (const TestedTable& table : tested_tables()) {
+        CAPTURE(fill);
+        check_shape(table, w, x, false);
+      }
+    }
+}

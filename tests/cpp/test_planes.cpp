@@ -1,0 +1,209 @@
+// Planes are read back by the words of quant/planes.h, one weight at a time, and must give the dequantised rows.
+#include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "base/dtype.h"
+#include "quant/planes.h"
+
+using namespace octavo;
+
+namespace {
+
+// A source whose last byte is the last before a page that cannot be read.
+class GuardedBytes {
+ public:
+  explicit GuardedBytes(size_t size) : size_(size) {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t body = (size + page - 1) / page * page;
+    mapped_ = body + page;
+    map_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(map_ != MAP_FAILED);
+    data_ = static_cast<uint8_t*>(map_) + body - size;
+    REQUIRE(mprotect(static_cast<uint8_t*>(map_) + body, page, PROT_NONE) == 0);
+  }
+  GuardedBytes(const GuardedBytes&) = delete;
+  ~GuardedBytes() { munmap(map_, mapped_); }
+
+  uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  void* map_ = nullptr;
+  uint8_t* data_ = nullptr;
+  size_t size_, mapped_ = 0;
+};
+
+template <class T>
+T load(const uint8_t* bytes) {
+  T value;
+  std::memcpy(&value, bytes, sizeof(T));
+  return value;
+}
+
+// One strip of planes.
+struct Strip {
+  const uint8_t* bytes;
+  PlaneLayout layout;
+
+  // The quant of row r, column k where `lines` lines hold 32 columns.
+  uint8_t byte(int64_t lines, int64_t line, int64_t r, int64_t k) const {
+    return bytes[layout.quants + (k / 32 * lines + line) * 64 + 4 * r + k % 4];
+  }
+  int nibble(int64_t r, int64_t k) const {
+    const uint8_t pair = byte(4, k % 16 / 4, r, k);
+    return k % 32 < 16 ? pair & 15 : pair >> 4;
+  }
+  int fifth(int64_t r, int64_t k) const {
+    const auto word = load<uint64_t>(bytes + layout.bits + (k / 32 * 8 + k % 32 / 4) * 8);
+    return static_cast<int>(word >> (4 * r + k % 4) & 1) << 4;
+  }
+  float half(int64_t plane, int64_t r, int64_t k) const {
+    return half_to_float(load<uint16_t>(bytes + plane + (k / 32 * 16 + r) * 2));
+  }
+
+  float weight(Format format, int64_t r, int64_t k) const {
+    const auto scaled = [&](int q) { return half(layout.d, r, k) * static_cast<float>(q); };
+    switch (format) {
+      case Format::kF32:
+        return load<float>(bytes + (k * 16 + r) * 4);
+      case Format::kF16:
+        return half_to_float(load<uint16_t>(bytes + (k * 16 + r) * 2));
+      case Format::kBF16:
+        return bf16_to_float(load<uint16_t>(bytes + (k / 2 * 32 + 2 * r + k % 2) * 2));
+      case Format::kQ4_0:
+        return scaled(nibble(r, k) - 8);
+      case Format::kQ4_1:
+        return scaled(nibble(r, k)) + half(layout.m, r, k);
+      case Format::kQ5_0:
+        return scaled((nibble(r, k) | fifth(r, k)) - 16);
+      case Format::kQ5_1:
+        return scaled(nibble(r, k) | fifth(r, k)) + half(layout.m, r, k);
+      case Format::kQ8_0:
+        return scaled(static_cast<int8_t>(byte(8, k % 32 / 4, r, k)));
+      default:
+        FAIL("a format with planes that this test cannot read");
+        return 0;
+    }
+  }
+};
+
+void fill_rows(const GuardedBytes& rows, const FormatRow& row, int64_t n_weights) {
+  std::mt19937 random(static_cast<unsigned>(n_weights));
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(n_weights));
+  for (float& value : values) value = normal(random);
+  row.quantize(rows.data(), values.data(), n_weights);
+}
+
+std::vector<uint8_t> make_planes(const GuardedBytes& rows, Format format, int64_t n, int64_t k) {
+  const size_t bytes = static_cast<size_t>(n_strips(n) * plane_layout(format, k).bytes);
+  std::vector<uint8_t> planes(bytes, 0xAA);
+  repack(planes.data(), rows.data(), format, n, k, 0, n_strips(n));
+  return planes;
+}
+
+void check_planes(const FormatRow& row, int64_t n, int64_t k) {
+  CAPTURE(std::string(row.name));
+  CAPTURE(n);
+  CAPTURE(k);
+  const GuardedBytes rows(static_cast<size_t>(n) * row_bytes(row.format, k));
+  fill_rows(rows, row, n * k);
+  std::vector<float> expected(static_cast<size_t>(n * k));
+  row.dequantize(expected.data(), rows.data(), n * k);
+
+  const PlaneLayout layout = plane_layout(row.format, k);
+  const std::vector<uint8_t> planes = make_planes(rows, row.format, n, k);
+  int64_t wrong = 0;
+  for (int64_t r = 0; r < n_strips(n) * kStrip; ++r) {
+    const Strip strip{planes.data() + r / kStrip * layout.bytes, layout};
+    for (int64_t c = 0; c < k; ++c) {
+      const float value = strip.weight(row.format, r % kStrip, c);
+      const bool same =
+          r < n ? float_to_bits(value) == float_to_bits(expected[static_cast<size_t>(r * k + c)]) : value == 0.0f;
+      wrong += !same;
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+std::vector<int64_t> widths(const FormatRow& row) {
+  if (row.block_size == 1) return {1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 65, 257};
+  const int64_t block = row.block_size;
+  return {block, 2 * block, 3 * block, 18 * block, 33 * block};
+}
+
+}  // namespace
+
+TEST_CASE("planes: weights read back are the dequantised rows at every tail") {
+  for (const FormatRow& row : all_formats()) {
+    if (!has_planes(row.format)) continue;
+    for (const int64_t n : {1, 7, 15, 16, 17, 33}) {
+      for (const int64_t k : widths(row)) check_planes(row, n, k);
+    }
+  }
+}
+
+TEST_CASE("planes: strips done apart give the same bytes, and only theirs are written") {
+  for (const FormatRow& row : all_formats()) {
+    if (!has_planes(row.format)) continue;
+    CAPTURE(std::string(row.name));
+    const int64_t n = 41, k = 3 * row.block_size, bytes = plane_layout(row.format, k).bytes;
+    const GuardedBytes rows(static_cast<size_t>(n) * row_bytes(row.format, k));
+    fill_rows(rows, row, n * k);
+    const std::vector<uint8_t> whole = make_planes(rows, row.format, n, k);
+    for (int64_t s = 0; s < n_strips(n); ++s) {
+      std::vector<uint8_t> expected(whole.size(), 0x55), planes(whole.size(), 0x55);
+      std::memcpy(expected.data() + s * bytes, whole.data() + s * bytes, static_cast<size_t>(bytes));
+      repack(planes.data(), rows.data(), row.format, n, k, s, s + 1);
+      CHECK(planes == expected);
+    }
+  }
+}
+
+TEST_CASE("planes: missing rows and padding are zero bytes") {
+  for (const FormatRow& row : all_formats()) {
+    if (!has_planes(row.format)) continue;
+    CAPTURE(std::string(row.name));
+    const int64_t k = 3 * row.block_size;
+    const GuardedBytes one(row_bytes(row.format, k));
+    std::memset(one.data(), 0, one.size());
+    for (const uint8_t byte : make_planes(one, row.format, 1, k)) REQUIRE(byte == 0);
+  }
+}
+
+TEST_CASE("planes: parts lie in order and a strip takes whole cache lines") {
+  for (const FormatRow& row : all_formats()) {
+    if (!has_planes(row.format)) continue;
+    CAPTURE(std::string(row.name));
+    for (const int64_t k : widths(row)) {
+      const PlaneLayout layout = plane_layout(row.format, k);
+      CHECK(layout.quants == 0);
+      CHECK(layout.quants <= layout.bits);
+      CHECK(layout.bits <= layout.d);
+      CHECK(layout.d <= layout.m);
+      CHECK(layout.bytes % 64 == 0);
+      const auto source = static_cast<int64_t>(kStrip * row_bytes(row.format, k));
+      CHECK(layout.bytes >= source);
+      CHECK(layout.bytes < source + 64 + (row.format == Format::kBF16 ? 32 : 0));
+    }
+  }
+  CHECK(plane_layout(Format::kQ5_1, 64).bits == 2 * 4 * 64);
+  CHECK(plane_layout(Format::kQ5_1, 64).d == 2 * 4 * 64 + 2 * 64);
+  CHECK(plane_layout(Format::kQ5_1, 64).m == 2 * 4 * 64 + 2 * 64 + 2 * 32);
+}
+
+TEST_CASE("planes: what cannot be laid out is refused") {
+  CHECK(!has_planes(Format::kQ4_K));
+  CHECK_THROWS_AS(plane_layout(Format::kQ4_K, 256), Error);
+  CHECK_THROWS_AS(plane_layout(Format::kQ8_0, 33), Error);
+  CHECK_THROWS_AS(plane_layout(Format::kF32, 0), Error);
+  uint8_t byte = 0;
+  CHECK_THROWS_AS(repack(&byte, &byte, Format::kF32, 16, 1, 0, 2), Error);
+}
