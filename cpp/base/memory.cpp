@@ -14,6 +14,7 @@ namespace octavo {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kSlabBytes = size_t{32} << 20;
 
 size_t read_size(const char* path) {
   std::ifstream file(path);
@@ -56,6 +57,18 @@ HugeBuffer::HugeBuffer(size_t bytes) : bytes_(round_up(std::max<size_t>(bytes, 1
 
 HugeBuffer::~HugeBuffer() {
   if (data_ != nullptr) munmap(data_, bytes_);
+}
+
+uint8_t* SlabArena::take(size_t bytes) {
+  bytes = round_up(bytes, kCacheLine);
+  if (bytes > free_) {
+    slabs_.emplace_back(std::max(bytes, kSlabBytes));
+    free_ = slabs_.back().size();
+  }
+  uint8_t* start = slabs_.back().data() + slabs_.back().size() - free_;
+  free_ -= bytes;
+  used_ += bytes;
+  return start;
 }
 
 void drop_file_pages(const void* data, size_t bytes) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 namespace octavo {
 
@@ -37,6 +38,20 @@ class HugeBuffer {
  private:
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
+};
+
+// Memory for many long-lived objects, handed out from huge slabs so that small ones do not cost a page each.
+class SlabArena {
+ public:
+  // Zero-filled, aligned to a cache line; valid for the arena's life.
+  uint8_t* take(size_t bytes);
+  // Bytes handed out.
+  size_t used() const { return used_; }
+
+ private:
+  std::vector<HugeBuffer> slabs_;
+  size_t free_ = 0;  // at the end of the last slab
+  size_t used_ = 0;
 };
 
 // Tells the kernel that the whole pages inside [data, data + bytes) of a file mapping are no longer needed.

@@ -37,19 +37,20 @@ Executor::Executor(const ExecutorConfig& config, const Graph& body, const Graph&
       body_memory_(static_cast<size_t>(body_.arena_bytes)),
       head_memory_(static_cast<size_t>(head_.arena_bytes)),
       scratch_(scratch_size(body_, head_, config.n_threads)),
-      n_blocks_(count_blocks(config.kv_bytes, body_.kv_block_bytes)) {
+      n_blocks_(count_blocks(config.kv_bytes, body_.kv_block_bytes)),
+      counters_(std::max(body_.calls.size(), head_.calls.size())) {
   kv_ = HugeBuffer(static_cast<size_t>(n_blocks_) * static_cast<size_t>(body_.kv_block_bytes));
   for (const Rope& rope : body_.ropes)
     rope_tables_.emplace_back(rope.inv_freq.size() * 2 * static_cast<size_t>(config.max_tokens));
 }
 
 void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted) {
-  std::vector<Counter> counters(plan.calls.size());
+  for (size_t i = 0; i < plan.calls.size(); ++i) counters_[i].next.store(0, std::memory_order_relaxed);
   step.kernels = &kernels();
   step.plan = &plan;
   step.scratch = scratch_.data();
   step.kv = kv_.data();
-  step.counters = counters.data();
+  step.counters = counters_.data();
   step.rope_tables = &rope_tables_;
   run_job(config_.n_threads, [&](const Worker& worker) {
     auto polled = std::chrono::steady_clock::now();

@@ -54,6 +54,7 @@ class Executor {
   HugeBuffer body_memory_, head_memory_, scratch_, kv_;
   int n_blocks_;
   std::vector<std::vector<float>> rope_tables_;
+  std::vector<Counter> counters_;  // of the plan being run
 };
 
 }  // namespace octavo

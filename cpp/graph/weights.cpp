@@ -76,17 +76,18 @@ WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool
   weight.planes = has_planes(target);
   if (weight.planes) {
     const int64_t strips = n_strips(source.n), stride = plane_layout(target, source.k).bytes;
-    weight.owned = HugeBuffer(static_cast<size_t>(strips * stride));
+    uint8_t* planes = memory_.take(static_cast<size_t>(strips * stride));
     Counter counter;
     run_job(n_threads_, [&](const Worker&) {
       for (int64_t s; (s = counter.take() * kStripsPerChunk) < strips;)
-        repack_strips(weight, weight.owned.data(), source, s, std::min(s + kStripsPerChunk, strips));
+        repack_strips(weight, planes, source, s, std::min(s + kStripsPerChunk, strips));
     });
+    weight.data = planes;
   } else {
-    weight.owned = HugeBuffer(row_bytes(target, source.k) * static_cast<size_t>(source.n));
-    copy_native(weight.owned.data(), weight, source);
+    uint8_t* rows = memory_.take(row_bytes(target, source.k) * static_cast<size_t>(source.n));
+    copy_native(rows, weight, source);
+    weight.data = rows;
   }
-  weight.data = weight.owned.data();
   if (mapped) drop_file_pages(source.rows, source.bytes);
   return store(std::move(weight));
 }
@@ -94,7 +95,7 @@ WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool
 WeightId WeightStore::add_embedding(const SourceMatrix& source) {
   check_source(source);
   return store({.name = source.name, .kind = Weight::Kind::kEmbedding, .format = source.format, .n = source.n,
-                .k = source.k, .planes = false, .data = source.rows, .owned = {}});
+                .k = source.k, .planes = false, .data = source.rows});
 }
 
 WeightId WeightStore::add_vector(const SourceMatrix& source) {
@@ -106,16 +107,10 @@ WeightId WeightStore::add_vector(const SourceMatrix& source) {
   weight.format = Format::kF32;
   weight.n = 1;
   weight.k = n;
-  weight.owned = HugeBuffer(static_cast<size_t>(n) * sizeof(float));
-  format_row(source.format).dequantize(weight.owned.as<float>(), source.rows, n);
-  weight.data = weight.owned.data();
+  uint8_t* floats = memory_.take(static_cast<size_t>(n) * sizeof(float));
+  format_row(source.format).dequantize(reinterpret_cast<float*>(floats), source.rows, n);
+  weight.data = floats;
   return store(std::move(weight));
-}
-
-size_t WeightStore::memory_bytes() const {
-  size_t total = 0;
-  for (const Weight& weight : weights_) total += weight.owned.size();
-  return total;
 }
 
 }  // namespace octavo

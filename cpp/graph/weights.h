@@ -32,8 +32,7 @@ struct Weight {
   int64_t n = 0;  // output rows; 1 for a vector
   int64_t k = 0;
   bool planes = false;            // linear: data is planes (quant/planes.h), else native rows
-  const uint8_t* data = nullptr;  // into `owned`, or the caller's memory for an embedding
-  HugeBuffer owned;
+  const uint8_t* data = nullptr;  // in the store's memory, or the caller's for an embedding
 
   const float* floats() const { return reinterpret_cast<const float*>(data); }
 };
@@ -51,12 +50,13 @@ class WeightStore {
   WeightId add_vector(const SourceMatrix& source);
 
   const Weight& at(WeightId id) const { return weights_.at(static_cast<size_t>(id)); }
-  size_t memory_bytes() const;
+  size_t memory_bytes() const { return memory_.used(); }
 
  private:
   WeightId store(Weight weight);
 
   int n_threads_;
+  SlabArena memory_;
   std::deque<Weight> weights_;
 };
 

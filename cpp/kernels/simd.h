@@ -15,12 +15,23 @@
 #include "kernels/simd_sse2.h"
 #endif
 
+// Tiles live in registers only when every loop over them is gone.
+#define OCTAVO_UNROLL _Pragma("GCC unroll 16")
+
 namespace octavo {
 namespace {
 
 constexpr int kVecs = 16 / kLanes;
 
 inline Vf fnma(Vf a, Vf b, Vf c) { return fma(sub(zero(), a), b, c); }
+
+// With so few tokens weights are used once and memory is the limit: the hardware's prefetchers, which stop at 4 KiB
+// boundaries, get help.
+constexpr int kStreamTokens = 2;
+constexpr int64_t kPrefetchBytes = 8192;
+inline void prefetch_ahead(const uint8_t* p, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + kPrefetchBytes + i);
+}
 
 // e^x: 2^n * p(r) with a degree-6 polynomial on |r| <= ln2/2 (about 1 ulp). exp(0) is exactly 1 and
 // anything below -87.3, -inf included, exactly 0.

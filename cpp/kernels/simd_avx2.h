@@ -28,6 +28,7 @@ inline Vf abs(Vf v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 inline Vi iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 inline Vi set1i(int x) { return _mm256_set1_epi32(x); }
 inline Vi addi(Vi a, Vi b) { return _mm256_add_epi32(a, b); }
+inline Vi times_minus_32(Vi v) { return _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(v, 5)); }
 inline void storei(int32_t* p, Vi v) { _mm256_storeu_si256(reinterpret_cast<Vi*>(p), v); }
 inline Vi round_to_int(Vf v) { return _mm256_cvtps_epi32(v); }
 inline Vf to_float(Vi v) { return _mm256_cvtepi32_ps(v); }
@@ -62,6 +63,17 @@ inline void load_bf16_pairs(const uint16_t* p, Vf& even, Vf& odd) {
   odd = _mm256_castsi256_ps(_mm256_and_si256(v, set1i(static_cast<int>(0xffff0000))));
 }
 
+inline Vf bf16_even(const uint16_t* p) {
+  Vf even, odd;
+  load_bf16_pairs(p, even, odd);
+  return even;
+}
+inline Vf bf16_odd(const uint16_t* p) {
+  Vf even, odd;
+  load_bf16_pairs(p, even, odd);
+  return odd;
+}
+
 inline Vf load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 
 // Bytes: one plane line of kLanes rows.
@@ -69,6 +81,12 @@ inline Vi load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<cons
 inline Vi low_nibbles(Vi v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
 inline Vi high_nibbles(Vi v) { return low_nibbles(_mm256_srli_epi16(v, 4)); }
 inline Vi or_bytes(Vi a, Vi b) { return _mm256_or_si256(a, b); }
+
+// (v << shift) & mask byte by byte; a negative shift goes right. No bit of the mask may come from another byte.
+inline Vi shifted_bits(Vi v, int shift, int mask) {
+  const Vi moved = shift == 0 ? v : shift > 0 ? _mm256_slli_epi16(v, shift) : _mm256_srli_epi16(v, -shift);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(mask)));
+}
 
 // 16 where bit i of the kLanes * 4 bits at p is set, else 0, for byte i.
 inline Vi load_fifth_bits(const void* p) {
@@ -84,10 +102,40 @@ inline Vi load_fifth_bits(const void* p) {
 // Dot products of unsigned weights below 32 with int8 activations, four bytes a lane: int16 partial sums
 // hold four (below 32) or eight (below 16) accumulations without overflow.
 using Partial = Vi;
+
+// The sum exists now. Left alone, GCC first makes all products of a group, spilling them, and adds at the end.
+inline Vi settled(Vi sum) {
+  __asm__("" : "+x"(sum));
+  return sum;
+}
+
 inline Partial dot_partial(Partial acc, Vi weights, Vi act) {
-  return _mm256_add_epi16(acc, _mm256_maddubs_epi16(weights, act));
+  return settled(_mm256_add_epi16(acc, _mm256_maddubs_epi16(weights, act)));
 }
 inline Vi dot_finish(Partial acc) { return _mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
+
+// How many accumulations of weights up to kMaxWeight a partial sum holds.
+template <int kMaxWeight>
+constexpr int kPartialDots = 32767 / (2 * 127 * kMaxWeight);
+
+// Two bytes of each of kLanes rows as int16.
+inline Vi load_u8_pairs(const uint8_t* p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline Vi load_s8_pairs(const uint8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+// acc + a[0] * b[0] + a[1] * b[1]
+inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return settled(_mm256_add_epi32(acc, _mm256_madd_epi16(a, b))); }
+
+// The first or the second of each pair, for dot_scaled.
+inline Vi first_scales(Vi pairs) {
+  return _mm256_shuffle_epi8(pairs, _mm256_setr_epi32(0x01000100, 0x05040504, 0x09080908, 0x0d0c0d0c, 0x01000100,
+                                                      0x05040504, 0x09080908, 0x0d0c0d0c));
+}
+inline Vi second_scales(Vi pairs) {
+  return _mm256_shuffle_epi8(pairs, _mm256_setr_epi32(0x03020302, 0x07060706, 0x0b0a0b0a, 0x0f0e0f0e, 0x03020302,
+                                                      0x07060706, 0x0b0a0b0a, 0x0f0e0f0e));
+}
+inline Vi dot_scaled(Vi acc, Partial partial, Vi scales) {
+  return settled(_mm256_add_epi32(acc, _mm256_madd_epi16(partial, scales)));
+}
 
 // Signed weights: |w| times act carrying w's sign; 2 * 128 * 127 fits int16.
 struct SignedWeights {
@@ -97,7 +145,7 @@ constexpr int kSignedBias = 0;
 inline SignedWeights prepare_signed(Vi w) { return {_mm256_abs_epi8(w), w}; }
 inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
   const __m256i products = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(act, w.sign));
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+  return settled(_mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1))));
 }
 
 }  // namespace

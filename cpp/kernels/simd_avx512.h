@@ -33,6 +33,7 @@ inline Vf abs(Vf v) { return _mm512_abs_ps(v); }
 inline Vi iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 inline Vi set1i(int x) { return _mm512_set1_epi32(x); }
 inline Vi addi(Vi a, Vi b) { return _mm512_add_epi32(a, b); }
+inline Vi times_minus_32(Vi v) { return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(v, 5)); }
 inline void storei(int32_t* p, Vi v) { _mm512_storeu_si512(p, v); }
 inline Vi round_to_int(Vf v) { return _mm512_cvtps_epi32(v); }
 inline Vf to_float(Vi v) { return _mm512_cvtepi32_ps(v); }
@@ -71,6 +72,17 @@ inline void load_bf16_pairs(const uint16_t* p, Vf& even, Vf& odd) {
   odd = _mm512_castsi512_ps(_mm512_and_si512(v, set1i(static_cast<int>(0xffff0000))));
 }
 
+inline Vf bf16_even(const uint16_t* p) {
+  Vf even, odd;
+  load_bf16_pairs(p, even, odd);
+  return even;
+}
+inline Vf bf16_odd(const uint16_t* p) {
+  Vf even, odd;
+  load_bf16_pairs(p, even, odd);
+  return odd;
+}
+
 inline Vf load_f16(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
@@ -80,6 +92,23 @@ inline Vi load_bytes(const void* p) { return _mm512_loadu_si512(p); }
 inline Vi low_nibbles(Vi v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 inline Vi high_nibbles(Vi v) { return low_nibbles(_mm512_srli_epi16(v, 4)); }
 inline Vi or_bytes(Vi a, Vi b) { return _mm512_or_si512(a, b); }
+
+// (v << shift) & mask byte by byte; a negative shift goes right. No bit of the mask may come from another byte.
+inline Vi shifted_bits(Vi v, int shift, int mask) {
+  const auto by = static_cast<unsigned>(shift < 0 ? -shift : shift);
+  const Vi moved = shift == 0 ? v : shift > 0 ? _mm512_slli_epi16(v, by) : _mm512_srli_epi16(v, by);
+  return _mm512_and_si512(moved, _mm512_set1_epi8(static_cast<char>(mask)));
+}
+
+// Two bytes of each of kLanes rows as int16.
+inline Vi load_u8_pairs(const uint8_t* p) {
+  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Vi load_s8_pairs(const uint8_t* p) {
+  return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+// acc + a[0] * b[0] + a[1] * b[1]
+inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return addi(acc, _mm512_madd_epi16(a, b)); }
 
 // 16 where bit i of the kLanes * 4 bits at p is set, else 0, for byte i.
 inline Vi load_fifth_bits(const void* p) {
@@ -93,6 +122,15 @@ using Partial = Vi;
 inline Partial dot_partial(Partial acc, Vi weights, Vi act) { return _mm512_dpbusd_epi32(acc, weights, act); }
 inline Vi dot_finish(Partial acc) { return acc; }
 
+// How many accumulations of weights up to kMaxWeight a partial sum holds.
+template <int kMaxWeight>
+constexpr int kPartialDots = 64;
+
+// The first or the second of each pair of int16, for dot_scaled.
+inline Vi first_scales(Vi pairs) { return _mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16); }
+inline Vi second_scales(Vi pairs) { return _mm512_srai_epi32(pairs, 16); }
+inline Vi dot_scaled(Vi acc, Partial partial, Vi scales) { return addi(acc, _mm512_mullo_epi32(partial, scales)); }
+
 // Signed weights are biased by 128 to unsigned; sums start at -128 * sum(act).
 using SignedWeights = Vi;
 constexpr int kSignedBias = 128;
@@ -105,6 +143,21 @@ inline Partial dot_partial(Partial acc, Vi weights, Vi act) {
   return _mm512_add_epi16(acc, _mm512_maddubs_epi16(weights, act));
 }
 inline Vi dot_finish(Partial acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
+
+// How many accumulations of weights up to kMaxWeight a partial sum holds.
+template <int kMaxWeight>
+constexpr int kPartialDots = 32767 / (2 * 127 * kMaxWeight);
+
+// The first or the second of each pair of int16, for dot_scaled.
+inline Vi first_scales(Vi pairs) {
+  const Vi alone = _mm512_and_si512(pairs, set1i(0xffff));
+  return _mm512_or_si512(alone, _mm512_slli_epi32(alone, 16));
+}
+inline Vi second_scales(Vi pairs) {
+  const Vi alone = _mm512_srli_epi32(pairs, 16);
+  return _mm512_or_si512(alone, _mm512_slli_epi32(alone, 16));
+}
+inline Vi dot_scaled(Vi acc, Partial partial, Vi scales) { return addi(acc, _mm512_madd_epi16(partial, scales)); }
 
 // Signed weights: |w| times act carrying w's sign; 2 * 128 * 127 fits int16.
 struct SignedWeights {

@@ -1,0 +1,157 @@
+// The engine over a small real model: what a sequence gives depends on nothing but itself.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "base/check.h"
+#include "base/dtype.h"
+#include "tiny_model.h"
+
+using namespace octavo;
+using namespace octavo::test;
+
+namespace {
+
+struct Result {
+  std::vector<Token> output;
+  std::vector<uint32_t> logprob_bits;
+  bool operator==(const Result&) const = default;
+};
+
+Result result_of(const SequenceView& view) {
+  Result result{view.output, {}};
+  for (const TokenLogprobs& row : view.logprobs) result.logprob_bits.push_back(float_to_bits(row.chosen.value));
+  return result;
+}
+
+Result alone(const std::vector<Token>& prompt, int n, TinyEngine::Options options = {}) {
+  TinyEngine tiny(options);
+  return result_of(tiny.finish(tiny.add(prompt, n, 0.8f)));
+}
+
+std::vector<Result> together(const std::vector<std::vector<Token>>& prompts, int n, const TinyEngine::Options& options) {
+  TinyEngine tiny(options);
+  std::vector<int64_t> ids;
+  for (const auto& prompt : prompts) ids.push_back(tiny.add(prompt, n, 0.8f));
+  tiny.engine.run(ids, false, 1e9, nullptr, nullptr);
+  tiny.engine.check_integrity();
+  std::vector<Result> results;
+  for (const SequenceView& view : tiny.engine.updates(ids)) {
+    CHECK(view.finish == FinishReason::kLength);
+    results.push_back(result_of(view));
+  }
+  return results;
+}
+
+std::vector<std::vector<Token>> some_prompts() {
+  std::vector<std::vector<Token>> prompts;
+  for (unsigned i = 0; i < 9; ++i) prompts.push_back(random_prompt(1 + 17 * static_cast<int>(i), i));
+  prompts.push_back(prompts[8]);  // shares a prefix of whole blocks
+  return prompts;
+}
+
+}  // namespace
+
+TEST_CASE("engine: bits do not depend on batch, chunks, threads, cache or preemption") {
+  const auto prompts = some_prompts();
+  std::vector<Result> expected;
+  for (const auto& prompt : prompts) expected.push_back(alone(prompt, 20));
+  for (const int n_threads : {1, 2, 3})
+    for (const int chunk : {5, 32, 64})
+      for (const bool caching : {false, true}) {
+        CAPTURE(n_threads);
+        CAPTURE(chunk);
+        CAPTURE(caching);
+        CHECK(together(prompts, 20, {n_threads, chunk, 64, caching, {}}) == expected);
+      }
+  TinyEngine::Options tight;
+  tight.n_blocks = 9;  // enough for any one sequence, not for all
+  CHECK(together(prompts, 20, tight) == expected);
+}
+
+TEST_CASE("engine: every weight format runs, alone and in a batch alike") {
+  for (const FormatRow& row : all_formats()) {
+    TinyEngine::Options options;
+    options.shape.format = row.format;
+    if (row.block_size == 256) {
+      options.shape.hidden = options.shape.ffn = 256;
+      options.shape.head_dim = 64;
+    }
+    const auto prompt = random_prompt(40, 3);
+    CAPTURE(row.name);
+    const Result expected = alone(prompt, 8, options);
+    options.max_batched_tokens = 16;
+    CHECK(together({random_prompt(30, 4), prompt}, 8, options)[1] == expected);
+  }
+}
+
+TEST_CASE("engine: an interrupted step is repeated and changes nothing") {
+  const auto prompt = random_prompt(600, 5);
+  const Result expected = alone(prompt, 6);
+  TinyEngine tiny({});
+  const std::vector<int64_t> ids{tiny.add(prompt, 6, 0.8f)};
+  int n_interrupts = 0;
+  for (int tries = 0; tries < 1000; ++tries) {
+    try {
+      tiny.engine.run(ids, false, 1e9, [&] { return ++n_interrupts % 2 == 1; }, nullptr);
+      break;
+    } catch (const Interrupted&) {
+    }
+  }
+  CHECK(result_of(tiny.engine.updates(ids).at(0)) == expected);
+}
+
+TEST_CASE("engine: several threads drive one engine") {
+  const auto prompts = some_prompts();
+  TinyEngine tiny({});
+  std::vector<Result> results(prompts.size());
+  std::vector<std::thread> callers;
+  for (size_t i = 0; i < prompts.size(); ++i)
+    callers.emplace_back([&, i] { results[i] = result_of(tiny.finish(tiny.add(prompts[i], 12, 0.8f))); });
+  for (auto& caller : callers) caller.join();
+  for (size_t i = 0; i < prompts.size(); ++i) CHECK(results[i] == alone(prompts[i], 12));
+}
+
+TEST_CASE("engine: a removed sequence frees its blocks and leaves the others alone") {
+  TinyEngine tiny({});
+  const auto prompt = random_prompt(50, 8);
+  const std::vector<int64_t> ids{tiny.add(random_prompt(100, 9), 500), tiny.add(prompt, 10, 0.8f)};
+  tiny.engine.run(ids, true, 1e9, nullptr, nullptr);
+  tiny.engine.remove(std::span(ids).first(1));
+  CHECK(result_of(tiny.finish(ids[1])) == alone(prompt, 10));
+  const EngineStats stats = tiny.engine.stats();
+  CHECK(stats.n_running == 0);
+  CHECK(stats.n_free_blocks == stats.n_blocks);
+}
+
+TEST_CASE("engine: a sequence that outgrows the pool ends with an error of its own") {
+  TinyEngine::Options options;
+  options.n_blocks = 3;
+  TinyEngine tiny(options);
+  const std::vector<int64_t> ids{tiny.add(random_prompt(60, 1), 200), tiny.add(random_prompt(20, 2), 10)};
+  tiny.engine.run(ids, false, 1e9, nullptr, nullptr);
+  const auto views = tiny.engine.updates(ids);
+  CHECK(views.at(0).finish == FinishReason::kError);
+  CHECK(views.at(0).error.find("KV cache") != std::string::npos);
+  CHECK(views.at(1).finish == FinishReason::kLength);
+}
+
+TEST_CASE("engine: the host hook changes rows, and masked rows end their request") {
+  TinyEngine tiny({});
+  SequenceSpec spec;
+  spec.prompt = random_prompt(5, 1);
+  spec.sampling.temperature = 0;
+  spec.sampling.max_tokens = 4;
+  spec.sampling.host_hook = true;
+  const std::vector<int64_t> ids{tiny.engine.add(spec), tiny.engine.add(spec)};
+  const HostHook hook = [&](std::span<const HookRow> rows) {
+    for (const HookRow& row : rows)
+      for (int id = 0; id < 96; ++id)
+        if (row.id == ids[1] || id != 42) row.logits[id] = -INFINITY;
+  };
+  tiny.engine.run(ids, false, 1e9, nullptr, hook);
+  const auto views = tiny.engine.updates(ids);
+  CHECK(views.at(0).output == std::vector<Token>{42, 42, 42, 42});
+  CHECK(views.at(1).finish == FinishReason::kError);
+}
