@@ -232,7 +232,7 @@ void register_engine(py::module_& m) {
             return self.engine().add({std::move(prompt), sampling, priority, std::move(cache_salt), request, child});
           },
           py::arg("prompt"), py::arg("sampling"), py::kw_only(), py::arg("priority"), py::arg("cache_salt"),
-          py::arg("request"), py::arg("child"), "Returns the sequence's id.")
+          py::arg("request"), py::arg("child"), py::call_guard<py::gil_scoped_release>(), "Returns the sequence's id.")
       .def(
           "remove", [](PyEngine& self, const std::vector<int64_t>& ids) { self.engine().remove(ids); }, py::arg("ids"),
           py::call_guard<py::gil_scoped_release>())
@@ -241,8 +241,11 @@ void register_engine(py::module_& m) {
       .def(
           "updates", [](PyEngine& self, const std::vector<int64_t>& ids) { return self.engine().updates(ids); },
           py::arg("ids"), py::call_guard<py::gil_scoped_release>())
-      .def("stats", [](PyEngine& self) { return self.engine().stats(); })
-      .def("reset_prefix_cache", [](PyEngine& self) { self.engine().reset_prefix_cache(); })
+      .def(
+          "stats", [](PyEngine& self) { return self.engine().stats(); }, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "reset_prefix_cache", [](PyEngine& self) { self.engine().reset_prefix_cache(); },
+          py::call_guard<py::gil_scoped_release>())
       .def("check_integrity", [](PyEngine& self) { self.engine().check_integrity(); })
       .def_property_readonly("vocab_size", [](const PyEngine& self) { return self.executor().vocab(); })
       .def_property_readonly("kv_block_bytes", [](const PyEngine& self) { return self.executor().kv_block_bytes(); })

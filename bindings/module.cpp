@@ -8,10 +8,12 @@ namespace {
 
 // Error is octavo.errors.ModelError's business in Python; the core's errors are ValueErrors there.
 void register_system(py::module_& m) {
-  m.def("isa", [] { return std::string(isa_name(kernels().isa)); }, "Name of the kernel table in use.");
+  m.def(
+      "isa", [] { return std::string(isa_name(kernels().isa)); }, "Name of the kernel table in use.");
   m.def("cpu_name", &cpu_name, "Brand string of the processor.");
   m.def("usable_cpus", &usable_cpus, "CPUs this process may use: the smaller of affinity mask and cgroup quota.");
   m.def("available_memory", &available_memory, "Bytes this process may still allocate.");
+  m.attr("KV_BLOCK_TOKENS") = kKvTile;
   m.attr("__version__") = OCTAVO_VERSION;
 }
 

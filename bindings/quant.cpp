@@ -1,13 +1,27 @@
 #include "array.h"
+#include "kernels/kernels.h"
+#include "quant/planes.h"
 
 namespace octavo {
 namespace {
+
+// Names of the ISAs whose tables multiply this format without dequantising it first.
+py::list own_kernels(Format format) {
+  py::list names;
+  for (int i = 0; i < kIsaCount; ++i) {
+    const auto isa = static_cast<Isa>(i);
+    const LinearKernel& kernel = kernel_table(isa)->linear[static_cast<size_t>(format)];
+    if (has_planes(format) && kernel.run != nullptr) names.append(isa_name(isa));
+  }
+  return names;
+}
 
 py::list formats() {
   py::list rows;
   for (const FormatRow& row : all_formats())
     rows.append(py::dict(py::arg("name") = row.name, py::arg("gguf_id") = row.gguf_id,
-                         py::arg("block_size") = row.block_size, py::arg("block_bytes") = row.block_bytes));
+                         py::arg("block_size") = row.block_size, py::arg("block_bytes") = row.block_bytes,
+                         py::arg("kernels") = own_kernels(row.format)));
   return rows;
 }
 

@@ -18,7 +18,7 @@ PROMPTS = [
     "The capital of France is",
     "The future of AI is",
 ]
-QUESTION = "What is the capital of France?"
+QUESTION = "Name three colours."
 
 
 def main() -> int:

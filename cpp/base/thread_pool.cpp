@@ -7,11 +7,14 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
+#include "base/check.h"
 #include "base/cpu.h"
 
 namespace octavo {
@@ -60,14 +63,15 @@ struct MxcsrScope {
 class Team {
  public:
   explicit Team(int size) : spin_(size <= usable_cpus() ? kSpin : kSpin / 10) {
-    for (int id = 1; id < size; ++id) threads_.emplace_back([this, id] { serve(id); });
+    try {
+      for (int id = 1; id < size; ++id) threads_.emplace_back([this, id] { serve(id); });
+    } catch (const std::system_error&) {
+      stop();
+      fail("The system refused to start ", size, " threads; ask for fewer with num_threads.");
+    }
   }
 
-  ~Team() {
-    stopping_ = true;
-    announce(start_, start_sleepers_);
-    for (auto& thread : threads_) thread.join();
-  }
+  ~Team() { stop(); }
 
   int size() const { return static_cast<int>(threads_.size()) + 1; }
 
@@ -98,6 +102,12 @@ class Team {
   }
 
  private:
+  void stop() {
+    stopping_ = true;
+    announce(start_, start_sleepers_);
+    for (auto& thread : threads_) thread.join();
+  }
+
   void serve(int id) {
     for (uint32_t seen = 0;; ++seen) {
       wait_change(start_, seen, start_sleepers_, spin_);
@@ -160,8 +170,37 @@ void Worker::barrier() const {
 
 namespace {
 
+// A lock given in order of arrival, so that a busy model cannot starve another.
+class Turns {
+ public:
+  void lock() {
+    std::unique_lock guard(mutex_);
+    const uint64_t mine = next_++;
+    turn_.wait(guard, [&] { return mine == serving_; });
+  }
+  bool try_lock() {
+    const std::lock_guard guard(mutex_);
+    if (next_ != serving_) return false;
+    ++next_;
+    return true;
+  }
+  void unlock() {
+    {
+      const std::lock_guard guard(mutex_);
+      ++serving_;
+    }
+    turn_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable turn_;
+  uint64_t next_ = 0;
+  uint64_t serving_ = 0;
+};
+
 struct Pool {
-  std::mutex mutex;
+  Turns turns;
   std::unique_ptr<Team> team;
 };
 
@@ -177,16 +216,34 @@ Pool& pool() {
   return *g_pool;
 }
 
-}  // namespace
+void run_alone(const Job& job) {
+  const MxcsrScope mxcsr;
+  job(Worker{});
+}
 
-void run_job(int n_threads, const Job& job) {
-  Pool& shared = pool();
-  const std::lock_guard lock(shared.mutex);
+void run_on(Pool& shared, int n_threads, const Job& job) {
   if (!shared.team || shared.team->size() < n_threads) {
     shared.team.reset();
     shared.team = std::make_unique<Team>(n_threads);
   }
   shared.team->run(n_threads, job);
+}
+
+}  // namespace
+
+void run_job(int n_threads, const Job& job) {
+  if (n_threads == 1) return run_alone(job);
+  Pool& shared = pool();
+  const std::lock_guard lock(shared.turns);
+  run_on(shared, n_threads, job);
+}
+
+void run_job_unless_busy(int n_threads, const Job& job) {
+  if (n_threads == 1) return run_alone(job);
+  Pool& shared = pool();
+  const std::unique_lock lock(shared.turns, std::try_to_lock);
+  if (!lock) return run_alone(job);
+  run_on(shared, n_threads, job);
 }
 
 }  // namespace octavo

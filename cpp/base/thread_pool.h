@@ -33,8 +33,11 @@ struct alignas(64) Counter {
 using Job = std::function<void(const Worker&)>;
 
 // Runs job on n_threads threads (the caller is worker 0) and returns when all are done. Jobs of several
-// callers run one after another. The first exception of any participant is rethrown in the caller.
+// callers take turns, in order of arrival. The first exception of any participant is rethrown in the caller.
 // Every participant computes with the default MXCSR. Works after fork(): the child starts its own threads.
 void run_job(int n_threads, const Job& job);
+
+// The same, but alone in the calling thread when the pool is at work for somebody else.
+void run_job_unless_busy(int n_threads, const Job& job);
 
 }  // namespace octavo

@@ -91,7 +91,11 @@ void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, 
   while (!done(ids, any_change) && now_seconds() < deadline) {
     if (driving_) {
       handover_.wait_for(lock, kHandoverPoll);
-      if (driving_ && interrupted && interrupted()) throw Interrupted();
+      if (driving_) {
+        lock.unlock();  // the question may have to wait for a thread that is waiting for the lock
+        if (interrupted && interrupted()) throw Interrupted();
+        lock.lock();
+      }
       continue;
     }
     driving_ = true;

@@ -63,10 +63,7 @@ Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) 
   return chunk;
 }
 
-void multiply(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token, int n) {
-  const Rows& act = call.in[static_cast<size_t>(chunk.part->kernel.act)];
-  const int k = static_cast<int>(chunk.part->weight->k);
-  chunk.part->kernel.run({out, out_stride, step.row<uint8_t>(act, token), act.stride, chunk.weights, n, chunk.strips, k});
+void add_bias(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
   if (chunk.part->bias == nullptr) return;
   const int first = chunk.first_strip * kStrip;
   const int rows = std::min(chunk.strips * kStrip, static_cast<int>(chunk.part->weight->n) - first);
@@ -74,11 +71,37 @@ void multiply(float* out, int64_t out_stride, const Step& step, const OpCall& ca
     step.kernels->add(out + t * out_stride, out + t * out_stride, chunk.part->bias + first, rows);
 }
 
-void store_chunk(const Step& step, const OpCall& call, const Chunk& chunk) {
+// The activations of `rows_per_token` rows a token, from `token`, times the chunk's weights.
+LinearTask task_of(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token,
+                   int n, int rows_per_token) {
+  const Rows& act = call.in[static_cast<size_t>(chunk.part->kernel.act)];
+  return {out, out_stride, step.row<uint8_t>(act, token), act.stride / rows_per_token, chunk.weights,
+          n * rows_per_token, chunk.strips, static_cast<int>(chunk.part->weight->k)};
+}
+
+void multiply(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token, int n) {
+  chunk.part->kernel.run(task_of(out, out_stride, step, call, chunk, token, n, 1));
+  add_bias(out, out_stride, step, chunk, n);
+}
+
+// A refined token has two rows, side by side: its quants and those of what they left over.
+void multiply_refined(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token,
+                      int n, float* tile) {
+  const int width = chunk.strips * kStrip;
+  chunk.part->kernel.run(task_of(tile, width, step, call, chunk, token, n, 2));
+  for (int t = 0; t < n; ++t)
+    step.kernels->add(out + t * out_stride, tile + 2 * t * width, tile + (2 * t + 1) * width, width);
+  add_bias(out, out_stride, step, chunk, n);
+}
+
+void store_chunk(const Step& step, const OpCall& call, const Chunk& chunk, float* tile) {
   const Rows& rows = chunk.part->out;
+  const bool refined = call.refined && is_quantized(chunk.part->kernel.act);
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
-    multiply(out, rows.stride / 4, step, call, chunk, token, std::min(kTokenTile, step.n_rows - token));
+    const int n = std::min(kTokenTile, step.n_rows - token);
+    if (refined) multiply_refined(out, rows.stride / 4, step, call, chunk, token, n, tile);
+    else multiply(out, rows.stride / 4, step, call, chunk, token, n);
   }
 }
 
@@ -165,7 +188,7 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
     for (; c < first_chunk + n_chunks; c = counter.take()) {
       const Chunk chunk = open_chunk(part, (c - first_chunk) * strips, strips, panel);
       if (call.epilogue == Epilogue::kAddResidual) residual_chunk(step, call, chunk, tiles);
-      else store_chunk(step, call, chunk);
+      else store_chunk(step, call, chunk, tiles);
     }
     first_chunk += n_chunks;
   }

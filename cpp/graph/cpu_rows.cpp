@@ -16,11 +16,27 @@ void for_rows(const Step& step, const OpCall& call, F f) {
     for (int row = first; row < std::min(first + kRowsPerChunk, step.n_rows); ++row) f(row);
 }
 
+// left = x - what its quantised row says.
+void subtract_quantized(float* left, const float* x, const uint8_t* row, ActFormat format, int n) {
+  const bool small = format == ActFormat::kQ8x32;
+  const auto* scales = reinterpret_cast<const float*>(row + (small ? Q8x32Layout(n).d : Q8x256Layout(n).d));
+  const int group = small ? kActGroup : kActSuperGroup;
+  for (int g = 0; g < n / group; ++g)
+    for (int i = g * group; i < (g + 1) * group; ++i)
+      left[i] = x[i] - scales[g] * static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
+}
+
 // Writes x in every format of `out` except kF32.
-void emit(const Step& step, const ValueRows& out, int row, const float* x, int n) {
+void emit(const Step& step, const OpCall& call, int row, const float* x, int n, float* scratch) {
   for (int format = 1; format < kActFormatCount; ++format) {
     const auto f = static_cast<size_t>(format);
-    if (out[f].offset >= 0) step.kernels->quantize_act[f](step.row<uint8_t>(out[f], row), x, n);
+    const Rows& rows = call.out[f];
+    if (rows.offset < 0) continue;
+    auto* to = step.row<uint8_t>(rows, row);
+    step.kernels->quantize_act[f](to, x, n);
+    if (!call.refined || !is_quantized(static_cast<ActFormat>(f))) continue;
+    subtract_quantized(scratch, x, to, static_cast<ActFormat>(f), n);
+    step.kernels->quantize_act[f](to + rows.stride / 2, scratch, n);
   }
 }
 
@@ -50,12 +66,13 @@ void rms_norm(const Step& step, const OpCall& call, const Worker& worker) {
   for_rows(step, call, [&](int row) {
     float* out = keep ? step.floats(call.out, row) : scratch;
     step.kernels->rms_norm(out, step.floats(call.in, row), call.weight->floats(), call.width, call.eps);
-    emit(step, call.out, row, out, call.width);
+    emit(step, call, row, out, call.width, scratch + call.width);
   });
 }
 
-void quantize(const Step& step, const OpCall& call, const Worker&) {
-  for_rows(step, call, [&](int row) { emit(step, call.out, row, step.floats(call.in, row), call.width); });
+void quantize(const Step& step, const OpCall& call, const Worker& worker) {
+  auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
+  for_rows(step, call, [&](int row) { emit(step, call, row, step.floats(call.in, row), call.width, scratch); });
 }
 
 void silu(const Step& step, const OpCall& call, const Worker&) {

@@ -41,7 +41,8 @@ class Planner {
   Planner(const Graph& graph, const KernelTable& kernels, KvType kv, int max_rows, int max_context)
       : graph_(graph), kernels_(kernels), kv_(kv), max_context_(max_context), ops_(fuse(graph)),
         needs_(static_cast<size_t>(graph.n_values())), values_(static_cast<size_t>(graph.n_values())),
-        last_use_(static_cast<size_t>(graph.n_values()), -1) {
+        last_use_(static_cast<size_t>(graph.n_values()), -1), refined_(static_cast<size_t>(graph.n_values())),
+        scores_(static_cast<size_t>(graph.n_values())) {
     plan_.max_rows = max_rows;
     plan_.ropes = graph.ropes();
   }
@@ -75,6 +76,11 @@ class Planner {
 
   // Which formats of every value its consumers read, and who reads it last.
   void find_needs() {
+    for (const FusedOp& fused : ops_)
+      if (std::holds_alternative<AttentionOp>(fused.op->params))
+        for (ValueId v : fused.in) scores_[static_cast<size_t>(v)] = true;
+    for (const FusedOp& fused : ops_)
+      if (wants_refined(fused)) refined_[static_cast<size_t>(fused.in[0])] = true;
     for (size_t i = 0; i < ops_.size(); ++i) {
       const auto index = static_cast<int>(i);
       if (const auto* linear = std::get_if<LinearOp>(&ops_[i].op->params)) {
@@ -90,6 +96,13 @@ class Planner {
     need(graph_.output(), ActFormat::kF32, static_cast<int>(ops_.size()));
   }
 
+  // Where 8 bits of activations cost the most: the linears that feed attention, which turns errors of its inputs into
+  // other weights, and the one whose outputs are the logits themselves. They multiply what quantisation left over too.
+  bool wants_refined(const FusedOp& fused) const {
+    if (!std::holds_alternative<LinearOp>(fused.op->params) || fused.epilogue != Epilogue::kStore) return false;
+    return scores_[static_cast<size_t>(fused.out[0])] || fused.out[0] == graph_.output();
+  }
+
   OpCall& push(OpFn fn) {
     OpCall& call = plan_.calls.emplace_back();
     call.fn = fn;
@@ -97,10 +110,10 @@ class Planner {
     return call;
   }
 
-  Rows place(ActFormat format, int width) {
+  Rows place(ActFormat format, int width, bool refined = false) {
     // Linears write whole strips of 16 columns.
     const int64_t padded = format == ActFormat::kF32 ? n_strips(width) * kStrip : width;
-    const int64_t stride = act_row_bytes(format, padded);
+    const int64_t stride = act_row_bytes(format, padded) * (refined && is_quantized(format) ? 2 : 1);
     return {arena_.take(stride * plan_.max_rows), stride};
   }
 
@@ -110,8 +123,9 @@ class Planner {
   void place_needed(ValueId v) {
     for (int f = 0; f < kActFormatCount; ++f)
       if (needs_of(v)[static_cast<size_t>(f)])
-        rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v));
+        rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v), is_refined(v));
   }
+  bool is_refined(ValueId v) const { return refined_[static_cast<size_t>(v)]; }
 
   // For ops that can only write floats: a quantise call makes the other formats.
   void place_float(ValueId v) { rows_of(v)[kF32] = place(ActFormat::kF32, graph_.width(v)); }
@@ -123,8 +137,10 @@ class Planner {
     call.in = rows_of(v);
     for (int f = 1; f < kActFormatCount; ++f)
       if (needs[static_cast<size_t>(f)])
-        rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v));
+        rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v), is_refined(v));
     call.out = rows_of(v);
+    call.refined = is_refined(v);
+    if (call.refined) need_scratch(int64_t{8} * call.width);
     if (!needs[kF32]) release(rows_of(v)[kF32]);
   }
 
@@ -173,7 +189,8 @@ class Planner {
     call.out = rows_of(fused.out[0]);
     call.weight = &graph_.weights().at(op.weight);
     call.eps = op.eps;
-    need_scratch(int64_t{4} * call.width);
+    call.refined = is_refined(fused.out[0]);
+    need_scratch(int64_t{8} * call.width);
   }
 
   void lower(const LinearOp& op, const FusedOp& fused, int index) {
@@ -184,6 +201,7 @@ class Planner {
       for (ValueId v : fused.out) place_float(v);
     OpCall& call = row_call(cpu::linear, fused);
     call.epilogue = fused.epilogue;
+    call.refined = wants_refined(fused);
     if (fused.residual) call.second = rows_of(*fused.residual);
     call.out = rows_of(fused.out[0]);
     for (size_t p = 0; p < op.parts.size(); ++p)
@@ -242,6 +260,8 @@ class Planner {
   std::vector<Needs> needs_;
   std::vector<ValueRows> values_;
   std::vector<int> last_use_;
+  std::vector<bool> refined_;  // by value: quantised twice, the second time what the first left over
+  std::vector<bool> scores_;   // by value: read by attention
   ArenaPlanner arena_;
   Plan plan_;
 };

@@ -48,6 +48,8 @@ struct OpCall {
   Epilogue epilogue = Epilogue::kStore;
   const Weight* weight = nullptr;
   float eps = 0;
+  // Quantised rows are followed, half a stride on, by a row of what quantisation left over.
+  bool refined = false;
   AttentionOp attention{};
   int rope_slot = -1;  // which of the step's cos/sin tables
 };

@@ -78,7 +78,7 @@ WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool
     const int64_t strips = n_strips(source.n), stride = plane_layout(target, source.k).bytes;
     uint8_t* planes = memory_.take(static_cast<size_t>(strips * stride));
     Counter counter;
-    run_job(n_threads_, [&](const Worker&) {
+    run_job_unless_busy(n_threads_, [&](const Worker&) {
       for (int64_t s; (s = counter.take() * kStripsPerChunk) < strips;)
         repack_strips(weight, planes, source, s, std::min(s + kStripsPerChunk, strips));
     });

@@ -73,6 +73,19 @@ inline void mask_storeu_ps(void* p, Mask mask, Floats v) {
 
 inline __m256 extractf32x8_ps(Floats v, int half) { return simde__m512_to_private(v).m256[half]; }
 
+inline Ints cvtepu8_epi16(__m256i v) {
+  IntHalves out;
+  out.m256i[0] = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(v));
+  out.m256i[1] = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(v, 1));
+  return simde__m512i_from_private(out);
+}
+
+inline Ints srai_epi32(Ints v, int count) {
+  IntHalves out = simde__m512i_to_private(v);
+  for (__m256i& half : out.m256i) half = _mm256_srai_epi32(half, count);
+  return simde__m512i_from_private(out);
+}
+
 // Four products of u8 and s8 per lane, exact; only the sum with src may wrap.
 inline __m256i dpbusd_half(__m256i src, __m256i a, __m256i b) {
   const __m256i a_even = _mm256_and_si256(a, _mm256_set1_epi16(255)), a_odd = _mm256_srli_epi16(a, 8);
@@ -122,6 +135,8 @@ inline Floats dpbf16_ps(Floats src, simde__m512bh a, simde__m512bh b) {
 #undef _mm512_cvtps_epi32
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtph_ps
+#undef _mm512_cvtepu8_epi16
+#undef _mm512_srai_epi32
 #undef _mm512_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
 #undef _mm512_extractf32x8_ps
@@ -132,6 +147,8 @@ inline Floats dpbf16_ps(Floats src, simde__m512bh a, simde__m512bh b) {
 #define _mm512_cvtps_epi32(v) octavo::emulated::cvtps_epi32(v)
 #define _mm512_cvtepi32_ps(v) octavo::emulated::cvtepi32_ps(v)
 #define _mm512_cvtph_ps(v) octavo::emulated::cvtph_ps(v)
+#define _mm512_cvtepu8_epi16(v) octavo::emulated::cvtepu8_epi16(v)
+#define _mm512_srai_epi32(v, count) octavo::emulated::srai_epi32(v, count)
 #define _mm512_maskz_loadu_ps(mask, p) octavo::emulated::maskz_loadu_ps(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, v) octavo::emulated::mask_storeu_ps(p, mask, v)
 #define _mm512_extractf32x8_ps(v, half) octavo::emulated::extractf32x8_ps(v, half)

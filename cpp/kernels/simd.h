@@ -16,7 +16,11 @@
 #endif
 
 // Tiles live in registers only when every loop over them is gone.
+#ifdef OCTAVO_EMULATE_AVX512
+#define OCTAVO_UNROLL  // the emulation has no registers to fill, and would compile for minutes
+#else
 #define OCTAVO_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace octavo {
 namespace {
@@ -28,7 +32,7 @@ inline Vf fnma(Vf a, Vf b, Vf c) { return fma(sub(zero(), a), b, c); }
 // With so few tokens weights are used once and memory is the limit: the hardware's prefetchers, which stop at 4 KiB
 // boundaries, get help.
 constexpr int kStreamTokens = 2;
-constexpr int64_t kPrefetchBytes = 8192;
+constexpr int64_t kPrefetchBytes = 4096;
 inline void prefetch_ahead(const uint8_t* p, int bytes) {
   for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + kPrefetchBytes + i);
 }

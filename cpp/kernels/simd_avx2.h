@@ -28,7 +28,11 @@ inline Vf abs(Vf v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 inline Vi iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 inline Vi set1i(int x) { return _mm256_set1_epi32(x); }
 inline Vi addi(Vi a, Vi b) { return _mm256_add_epi32(a, b); }
-inline Vi times_minus_32(Vi v) { return _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(v, 5)); }
+inline Vi subi(Vi a, Vi b) { return _mm256_sub_epi32(a, b); }
+template <int kBits>
+inline Vi shift_left(Vi v) {
+  return _mm256_slli_epi32(v, kBits);
+}
 inline void storei(int32_t* p, Vi v) { _mm256_storeu_si256(reinterpret_cast<Vi*>(p), v); }
 inline Vi round_to_int(Vf v) { return _mm256_cvtps_epi32(v); }
 inline Vf to_float(Vi v) { return _mm256_cvtepi32_ps(v); }
@@ -82,10 +86,9 @@ inline Vi low_nibbles(Vi v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); 
 inline Vi high_nibbles(Vi v) { return low_nibbles(_mm256_srli_epi16(v, 4)); }
 inline Vi or_bytes(Vi a, Vi b) { return _mm256_or_si256(a, b); }
 
-// (v << shift) & mask byte by byte; a negative shift goes right. No bit of the mask may come from another byte.
+// (v >> shift) & mask byte by byte, where no bit of the mask comes from another byte.
 inline Vi shifted_bits(Vi v, int shift, int mask) {
-  const Vi moved = shift == 0 ? v : shift > 0 ? _mm256_slli_epi16(v, shift) : _mm256_srli_epi16(v, -shift);
-  return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(mask)));
+  return _mm256_and_si256(_mm256_srli_epi16(v, shift), _mm256_set1_epi8(static_cast<char>(mask)));
 }
 
 // 16 where bit i of the kLanes * 4 bits at p is set, else 0, for byte i.
@@ -93,8 +96,7 @@ inline Vi load_fifth_bits(const void* p) {
   uint32_t bits;
   __builtin_memcpy(&bits, p, sizeof(bits));
   const __m256i spread = _mm256_shuffle_epi8(
-      set1i(static_cast<int>(bits)),
-      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+      set1i(static_cast<int>(bits)), _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
   const __m256i unset = _mm256_or_si256(spread, _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe));
   return _mm256_and_si256(_mm256_cmpeq_epi8(unset, _mm256_set1_epi64x(-1)), _mm256_set1_epi8(16));
 }
@@ -119,8 +121,19 @@ template <int kMaxWeight>
 constexpr int kPartialDots = 32767 / (2 * 127 * kMaxWeight);
 
 // Two bytes of each of kLanes rows as int16.
-inline Vi load_u8_pairs(const uint8_t* p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-inline Vi load_s8_pairs(const uint8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline Vi load_u8_pairs(const uint8_t* p) {
+  return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Vi load_s8_pairs(const uint8_t* p) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+// out[i] = in[2 * i] + in[2 * i + 1] of 16 int16.
+inline void add_neighbours(int16_t* out, const void* in) {
+  const auto* halves = static_cast<const __m128i*>(in);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                   _mm_hadd_epi16(_mm_loadu_si128(halves), _mm_loadu_si128(halves + 1)));
+}
+
 // acc + a[0] * b[0] + a[1] * b[1]
 inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return settled(_mm256_add_epi32(acc, _mm256_madd_epi16(a, b))); }
 

@@ -33,7 +33,11 @@ inline Vf abs(Vf v) { return _mm512_abs_ps(v); }
 inline Vi iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 inline Vi set1i(int x) { return _mm512_set1_epi32(x); }
 inline Vi addi(Vi a, Vi b) { return _mm512_add_epi32(a, b); }
-inline Vi times_minus_32(Vi v) { return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(v, 5)); }
+inline Vi subi(Vi a, Vi b) { return _mm512_sub_epi32(a, b); }
+template <int kBits>
+inline Vi shift_left(Vi v) {
+  return _mm512_slli_epi32(v, kBits);
+}
 inline void storei(int32_t* p, Vi v) { _mm512_storeu_si512(p, v); }
 inline Vi round_to_int(Vf v) { return _mm512_cvtps_epi32(v); }
 inline Vf to_float(Vi v) { return _mm512_cvtepi32_ps(v); }
@@ -93,11 +97,10 @@ inline Vi low_nibbles(Vi v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); 
 inline Vi high_nibbles(Vi v) { return low_nibbles(_mm512_srli_epi16(v, 4)); }
 inline Vi or_bytes(Vi a, Vi b) { return _mm512_or_si512(a, b); }
 
-// (v << shift) & mask byte by byte; a negative shift goes right. No bit of the mask may come from another byte.
+// (v >> shift) & mask byte by byte, where no bit of the mask comes from another byte.
 inline Vi shifted_bits(Vi v, int shift, int mask) {
-  const auto by = static_cast<unsigned>(shift < 0 ? -shift : shift);
-  const Vi moved = shift == 0 ? v : shift > 0 ? _mm512_slli_epi16(v, by) : _mm512_srli_epi16(v, by);
-  return _mm512_and_si512(moved, _mm512_set1_epi8(static_cast<char>(mask)));
+  const auto by = static_cast<unsigned>(shift);
+  return _mm512_and_si512(_mm512_srli_epi16(v, by), _mm512_set1_epi8(static_cast<char>(mask)));
 }
 
 // Two bytes of each of kLanes rows as int16.
@@ -107,6 +110,13 @@ inline Vi load_u8_pairs(const uint8_t* p) {
 inline Vi load_s8_pairs(const uint8_t* p) {
   return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+// out[i] = in[2 * i] + in[2 * i + 1] of 16 int16.
+inline void add_neighbours(int16_t* out, const void* in) {
+  const auto* halves = static_cast<const __m128i*>(in);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                   _mm_hadd_epi16(_mm_loadu_si128(halves), _mm_loadu_si128(halves + 1)));
+}
+
 // acc + a[0] * b[0] + a[1] * b[1]
 inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return addi(acc, _mm512_madd_epi16(a, b)); }
 
@@ -139,8 +149,17 @@ inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) { return _mm512_dpbusd_epi
 #else
 // int16 partial sums hold four (weights below 32) or eight (below 16) accumulations without overflow.
 using Partial = Vi;
+
+// The sum exists now. Left alone, GCC first makes all products of a group, spilling them, and adds at the end.
+inline Vi settled(Vi sum) {
+#ifndef OCTAVO_EMULATE_AVX512
+  __asm__("" : "+v"(sum));
+#endif
+  return sum;
+}
+
 inline Partial dot_partial(Partial acc, Vi weights, Vi act) {
-  return _mm512_add_epi16(acc, _mm512_maddubs_epi16(weights, act));
+  return settled(_mm512_add_epi16(acc, _mm512_maddubs_epi16(weights, act)));
 }
 inline Vi dot_finish(Partial acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
 
@@ -157,7 +176,9 @@ inline Vi second_scales(Vi pairs) {
   const Vi alone = _mm512_srli_epi32(pairs, 16);
   return _mm512_or_si512(alone, _mm512_slli_epi32(alone, 16));
 }
-inline Vi dot_scaled(Vi acc, Partial partial, Vi scales) { return addi(acc, _mm512_madd_epi16(partial, scales)); }
+inline Vi dot_scaled(Vi acc, Partial partial, Vi scales) {
+  return settled(addi(acc, _mm512_madd_epi16(partial, scales)));
+}
 
 // Signed weights: |w| times act carrying w's sign; 2 * 128 * 127 fits int16.
 struct SignedWeights {

@@ -43,4 +43,6 @@ constexpr int64_t act_row_bytes(ActFormat format, int64_t k) {
   return 0;
 }
 
+constexpr bool is_quantized(ActFormat format) { return format == ActFormat::kQ8x32 || format == ActFormat::kQ8x256; }
+
 }  // namespace octavo

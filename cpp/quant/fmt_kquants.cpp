@@ -17,22 +17,6 @@ constexpr int kSubs6 = 16;
 constexpr int kMaxScale = 63;
 constexpr int kSteps = 12;  // ranges tried per sub-block, each 2 % narrower: outliers may be clipped
 
-struct SubScales {
-  uint8_t sc[kSubs], mn[kSubs];
-};
-
-SubScales unpack_scales(const uint8_t* packed) {
-  SubScales scales;
-  for (int i = 0; i < 4; ++i) {
-    const uint8_t sc = packed[i], mn = packed[4 + i], low = packed[8 + i];
-    scales.sc[i] = sc & 63;
-    scales.mn[i] = mn & 63;
-    scales.sc[4 + i] = static_cast<uint8_t>((low & 15) | (sc >> 6 << 4));
-    scales.mn[4 + i] = static_cast<uint8_t>((low >> 4) | (mn >> 6 << 4));
-  }
-  return scales;
-}
-
 void pack_scales(uint8_t* packed, const SubScales& scales) {
   for (int i = 0; i < 4; ++i) {
     const uint8_t sc = scales.sc[4 + i], mn = scales.mn[4 + i];
@@ -183,6 +167,18 @@ constexpr Place6 place6(int i) {
 }
 
 }  // namespace
+
+SubScales unpack_scales(const uint8_t* packed) {
+  SubScales scales;
+  for (int i = 0; i < 4; ++i) {
+    const uint8_t sc = packed[i], mn = packed[4 + i], low = packed[8 + i];
+    scales.sc[i] = sc & 63;
+    scales.mn[i] = mn & 63;
+    scales.sc[4 + i] = static_cast<uint8_t>((low & 15) | (sc >> 6 << 4));
+    scales.mn[4 + i] = static_cast<uint8_t>((low >> 4) | (mn >> 6 << 4));
+  }
+  return scales;
+}
 
 void decode_block(float* out, const BlockQ4_K& block) {
   uint8_t q[kBlock];

@@ -33,6 +33,11 @@ struct BlockQ5_K {
 };
 static_assert(sizeof(BlockQ5_K) == 176);
 
+struct SubScales {
+  uint8_t sc[8], mn[8];
+};
+SubScales unpack_scales(const uint8_t* packed);
+
 // Each half of 128 weights has four groups g of 32: the low four bits of weight i are in ql[32 * (g & 1) + i],
 // low nibble for g < 2, the upper two in qh[i] at bit 2g.
 struct BlockQ6_K {

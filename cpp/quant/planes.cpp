@@ -5,59 +5,38 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "quant/fmt_kquants.h"
 #include "quant/fmt_legacy.h"
+#include "quant/strip.h"
 
 namespace octavo {
 namespace {
 
-constexpr int kLine = 64;            // bytes of a plane line: a dword of each row
-constexpr int kHalves = 2 * kStrip;  // bytes of one half per row
-constexpr int kBlock = 32;           // weights per block of the quantised formats
+constexpr int kBlock = 32;         // weights per block of the legacy formats
+constexpr int kSuperBlock = 256;   // of the K-quants
+constexpr int kSubs = 8 * kStrip;  // bytes of eight sub-scales or minima per row
 
 // Bytes per plane that so many columns of a strip take; 0 columns: no planes.
 struct PlaneBytes {
-  int columns = 0, quants = 0, bits = 0, d = 0, m = 0;
+  int columns = 0, quants = 0, bits = 0, d = 0, m = 0, sub_scales = 0, sub_minima = 0;
 };
 
 constexpr PlaneBytes plane_bytes(Format format) {
   switch (format) {
-    case Format::kF32:
-      return {1, kLine};
-    case Format::kF16:
-      return {1, kHalves};
-    case Format::kBF16:
-      return {2, kLine};
-    case Format::kQ4_0:
-      return {kBlock, 4 * kLine, 0, kHalves};
-    case Format::kQ4_1:
-      return {kBlock, 4 * kLine, 0, kHalves, kHalves};
-    case Format::kQ5_0:
-      return {kBlock, 4 * kLine, kLine, kHalves};
-    case Format::kQ5_1:
-      return {kBlock, 4 * kLine, kLine, kHalves, kHalves};
-    case Format::kQ8_0:
-      return {kBlock, 8 * kLine, 0, kHalves};
-    default:
-      return {};
+    case Format::kF32: return {1, kLine};
+    case Format::kF16: return {1, kHalves};
+    case Format::kBF16: return {2, kLine};
+    case Format::kQ4_0: return {kBlock, 4 * kLine, 0, kHalves};
+    case Format::kQ4_1: return {kBlock, 4 * kLine, 0, kHalves, kHalves};
+    case Format::kQ5_0: return {kBlock, 4 * kLine, kLine, kHalves};
+    case Format::kQ5_1: return {kBlock, 4 * kLine, kLine, kHalves, kHalves};
+    case Format::kQ8_0: return {kBlock, 8 * kLine, 0, kHalves};
+    case Format::kQ4_K: return {kSuperBlock, 32 * kLine, 0, kHalves, kHalves, kSubs, kSubs};
+    case Format::kQ5_K: return {kSuperBlock, 40 * kLine, 0, kHalves, kHalves, kSubs, kSubs};
+    case Format::kQ6_K: return {kSuperBlock, 48 * kLine, 0, kHalves, 0, 2 * kSubs, 0};
+    default: return {};
   }
 }
-
-// What a missing row reads, always from its start.
-alignas(kLine) constexpr uint8_t kZeros[kLine] = {};
-
-// The 16 source rows of a strip.
-struct StripRows {
-  const uint8_t* start[kStrip];
-  int64_t mask[kStrip];  // -1, or 0 for a missing row: it stays at kZeros
-
-  StripRows(const uint8_t* rows, int64_t row_bytes, int64_t n_rows) {
-    for (int r = 0; r < kStrip; ++r) {
-      start[r] = r < n_rows ? rows + r * row_bytes : kZeros;
-      mask[r] = r < n_rows ? -1 : 0;
-    }
-  }
-  const uint8_t* at(int r, int64_t byte) const { return start[r] + (byte & mask[r]); }
-};
 
 // out[i][r] = element i of row r, in pieces of a cache line.
 template <class T>
@@ -81,12 +60,6 @@ void repack_bf16(uint8_t* out, const StripRows& rows, int64_t k) {
     std::memcpy(last + 4 * r, rows.at(r, (k - 1) * 2), 2);
     std::memset(last + 4 * r + 2, 0, 2);
   }
-}
-
-// Puts a row's dwords into consecutive plane lines.
-template <int kLines>
-void put_lines(uint8_t* lines, int row, const uint8_t* in) {
-  for (int j = 0; j < kLines; ++j) std::memcpy(lines + kLine * j + 4 * row, in + 4 * j, 4);
 }
 
 // bits[j] gathers bits 4j..4j+3 of every row.
@@ -119,24 +92,18 @@ void repack_blocks(uint8_t* strip, const PlaneLayout& layout, const StripRows& r
 
 void repack_strip(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, Format format, int64_t k) {
   switch (format) {
-    case Format::kF32:
-      return transpose<uint32_t>(strip, rows, k);
-    case Format::kF16:
-      return transpose<uint16_t>(strip, rows, k);
-    case Format::kBF16:
-      return repack_bf16(strip, rows, k);
-    case Format::kQ4_0:
-      return repack_blocks<BlockQ4_0>(strip, layout, rows, k / kBlock);
-    case Format::kQ4_1:
-      return repack_blocks<BlockQ4_1>(strip, layout, rows, k / kBlock);
-    case Format::kQ5_0:
-      return repack_blocks<BlockQ5_0>(strip, layout, rows, k / kBlock);
-    case Format::kQ5_1:
-      return repack_blocks<BlockQ5_1>(strip, layout, rows, k / kBlock);
-    case Format::kQ8_0:
-      return repack_blocks<BlockQ8_0>(strip, layout, rows, k / kBlock);
-    default:
-      return;
+    case Format::kF32: return transpose<uint32_t>(strip, rows, k);
+    case Format::kF16: return transpose<uint16_t>(strip, rows, k);
+    case Format::kBF16: return repack_bf16(strip, rows, k);
+    case Format::kQ4_0: return repack_blocks<BlockQ4_0>(strip, layout, rows, k / kBlock);
+    case Format::kQ4_1: return repack_blocks<BlockQ4_1>(strip, layout, rows, k / kBlock);
+    case Format::kQ5_0: return repack_blocks<BlockQ5_0>(strip, layout, rows, k / kBlock);
+    case Format::kQ5_1: return repack_blocks<BlockQ5_1>(strip, layout, rows, k / kBlock);
+    case Format::kQ8_0: return repack_blocks<BlockQ8_0>(strip, layout, rows, k / kBlock);
+    case Format::kQ4_K:
+    case Format::kQ5_K:
+    case Format::kQ6_K: return repack_kquants(strip, layout, rows, format, k / kSuperBlock);
+    default: return;
   }
 }
 
@@ -152,7 +119,9 @@ PlaneLayout plane_layout(Format format, int64_t k) {
   const int64_t parts = (k + part.columns - 1) / part.columns;
   PlaneLayout layout;
   layout.bits = layout.quants + parts * part.quants;
-  layout.d = layout.bits + parts * part.bits;
+  layout.sub_scales = layout.bits + parts * part.bits;
+  layout.sub_minima = layout.sub_scales + parts * part.sub_scales;
+  layout.d = layout.sub_minima + parts * part.sub_minima;
   layout.m = layout.d + parts * part.d;
   layout.bytes = (layout.m + parts * part.m + kLine - 1) / kLine * kLine;
   return layout;

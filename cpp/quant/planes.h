@@ -11,10 +11,22 @@
 //   Q4_1    nibble lines [k/32][4][64]            | half d[k/32][16] | half m[k/32][16]
 //   Q5_0    nibble lines | bits uint64 [k/32][8]  | half d[k/32][16]
 //   Q5_1    nibble lines | bits uint64 [k/32][8]  | half d[k/32][16] | half m[k/32][16]
+//   Q4_K    nibble lines [k/64][8][64]            | sc | mn | half d[k/256][16] | half dmin[k/256][16]
+//   Q5_K    five-bit lines [k/32][5][64]          | sc | mn | half d[k/256][16] | half dmin[k/256][16]
+//   Q6_K    six-bit lines [k/16][3][64]           | sc      | half d[k/256][16]
 //
-// A nibble line j holds k = 4j..4j+3 in the low and k = 16+4j.. in the high nibbles. Bit 4*row + b of
-// bits[j] is the fifth bit of k = 4j + b. Formats without planes stay as native rows, and a linear
-// dequantises them as it goes.
+// A nibble line j holds k = 4j..4j+3 in the low and k = 16+4j.. in the high nibbles (Q4_K: 32+4j). Bit 4*row + b
+// of bits[j] is the fifth bit of k = 4j + b.
+//
+// Five-bit lines: line j holds dword j of a sub-block in its low five bits, and three bits of one of the other three
+// dwords, with bit numbers of their quants:
+//   line        0        1        2        3        4
+//   bits 5..7   5: 0-2   5: 3,4   6: 0-2   6: 3,4   7: 0-2     dword: bits
+//                        7: 3              7: 4
+// Six-bit lines: line j holds dword j in its low six bits and bits 2j, 2j+1 of dword 3 above.
+// sc and mn are the sub-scales and minima by pairs of sub-blocks: bytes [pair][16][2]; int8 in Q6_K, else uint8.
+//
+// Formats without planes stay as native rows, and a linear dequantises them as it goes.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +42,7 @@ bool has_planes(Format format);
 
 // Byte offsets inside one strip of k columns.
 struct PlaneLayout {
-  int64_t quants = 0, bits = 0, d = 0, m = 0;
+  int64_t quants = 0, bits = 0, sub_scales = 0, sub_minima = 0, d = 0, m = 0;  // m: dmin where there are sub_minima
   int64_t bytes = 0;  // from one strip to the next, a multiple of 64
 };
 PlaneLayout plane_layout(Format format, int64_t k);

@@ -1,10 +1,10 @@
 """octavo: offline LLM inference.
 
-    from octavo import LLM, SamplingParams
+from octavo import LLM, SamplingParams
 
-    llm = LLM("owner/model-GGUF:Q4_K_M")
-    for output in llm.generate(["The capital of France is"], SamplingParams(temperature=0, max_tokens=16)):
-        print(output.outputs[0].text)
+llm = LLM("owner/model-GGUF:Q4_K_M")
+for output in llm.generate(["The capital of France is"], SamplingParams(temperature=0, max_tokens=16)):
+    print(output.outputs[0].text)
 """
 
 from __future__ import annotations

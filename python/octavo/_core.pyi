@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 __version__: str
+KV_BLOCK_TOKENS: int
 
 class CoreError(ValueError): ...
 

@@ -38,6 +38,7 @@ _SIZES = (
     "max_position_embeddings",
     "vocab_size",
 )
+_NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
 _METHOD_NAMES = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "fp8": "FP8", "fbgemm_fp8": "FP8"}
 _INSTEAD = "use a GGUF of the model (owner/repo:Q4_K_M) or its unquantised checkpoint instead"
 
@@ -139,6 +140,12 @@ def _check_sizes(config: dict[str, Any]) -> None:
         if value is not None and (type(value) is not int or not 0 < value < 2**31):
             raise ModelError(
                 f"config.json gives {value!r} for {name}, where a positive integer was expected; fetch the file again."
+            )
+    for name in _NUMBERS:
+        value = config.get(name)
+        if value is not None and (type(value) not in (int, float) or not 0 <= value < 1):
+            raise ModelError(
+                f"config.json gives {value!r} for {name}, where a small number was expected; fetch the file again."
             )
 
 

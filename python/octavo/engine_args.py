@@ -169,7 +169,7 @@ class EngineArgs:
     )
     disable_custom_all_reduce: bool = _PARALLEL.flag(False, f"{_NO_EFFECT} on CPU.")
 
-    block_size: int | None = _CACHE.whole(None, "Tokens in one block of the cache; None chooses.", minimum=1)
+    block_size: int | None = _CACHE.whole(None, f"{_NO_EFFECT}: a block of the cache holds 32 tokens.", minimum=1)
     kv_cache_dtype: str = _CACHE.one_of(
         "auto", "Type of the cache; auto is bfloat16, or float32 for dtype float32.", "auto", "bfloat16", "float32"
     )

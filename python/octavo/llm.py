@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
+from octavo import checks
 from octavo.engine_args import EngineArgs
 from octavo.errors import InvalidInputError, InvalidTypeError, OctavoError
 from octavo.inputs import ParsedPrompt, combine_errors, expand_params, parse_prompts
@@ -37,8 +38,10 @@ class LLM:
     """
 
     def __init__(self, model: str | PathLike[str] | None = None, **kwargs: Any) -> None:
-        named = {} if model is None else {"model": str(model)}
+        named: dict[str, Any] = {} if model is None else {"model": str(model)}
         self.engine_args = EngineArgs(**named, **kwargs)
+        if self.engine_args.chat_template is not None:
+            _resolved_template(self.engine_args.chat_template)  # a wrong one is reported before any work
         self._model = load_model(self.engine_args)
         self._builder = RequestBuilder(self._model, self.engine_args.max_logprobs, self.engine_args.logprobs_mode)
         self._runner = Runner(self._model, self._builder)
@@ -164,10 +167,11 @@ class LLM:
         text = self._template(template, tokenizer, bool(options.get("tools")))
         prompts: list[ParsedPrompt | None] = []
         errors: dict[int, OctavoError] = {}
-        special = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
+        special: dict[str, Any] = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
         for index, conversation in enumerate(conversations):
             try:
-                prompts.append(ParsedPrompt(text=render_chat(text, conversation, **special, **options)))
+                rendered = checks.text("its text", render_chat(text, conversation, **special, **options))
+                prompts.append(ParsedPrompt(text=rendered))
             except OctavoError as error:
                 prompts.append(None)
                 errors[index] = type(error)(f"conversation {index}: {error}")
@@ -175,11 +179,9 @@ class LLM:
 
     def _template(self, given: str | None, tokenizer: Tokenizer, with_tools: bool) -> str:
         """The chat template to use: the call's, the LLM's, then the model's own."""
-        from octavo.tokenizer.chat_template import resolve_chat_template
-
         chosen = given if given is not None else self.engine_args.chat_template
         if chosen is not None:
-            return resolve_chat_template(chosen)
+            return _resolved_template(chosen)
         own = tokenizer.chat_template
         if isinstance(own, dict):
             own = own.get("tool_use") if with_tools and "tool_use" in own else own.get("default")
@@ -225,7 +227,13 @@ class LLM:
         return requests
 
     def _request(
-        self, index: int, prompt: ParsedPrompt | None, error: OctavoError | None, encoded: Any, params: Any, priority: Any
+        self,
+        index: int,
+        prompt: ParsedPrompt | None,
+        error: OctavoError | None,
+        encoded: Any,
+        params: Any,
+        priority: Any,
     ) -> Request:
         if error is not None:
             raise error
@@ -238,9 +246,7 @@ class LLM:
             raise InvalidTypeError(f"The priority of prompt {index} must be an integer, not {priority!r}.")
         checked = self._builder.checked_params(index, params)
         token_ids = self._builder.token_ids(index, prompt, encoded, checked)
-        return Request(
-            str(self._runner.next_id()), prompt.text, token_ids, checked, priority, prompt.cache_salt
-        )
+        return Request(str(self._runner.next_id()), prompt.text, token_ids, checked, priority, prompt.cache_salt)
 
     def _output_builder(self) -> OutputBuilder:
         return OutputBuilder(self._model.tokenizer, with_metrics=not self.engine_args.disable_log_stats)
@@ -278,12 +284,16 @@ def _raise_failed(requests: Iterable[Request], on_error: OnError) -> None:
         raise combine_errors({int(request.id): request.error for request in failed if request.error is not None})
 
 
+def _resolved_template(given: str) -> str:
+    from octavo.tokenizer.chat_template import resolve_chat_template
+
+    return resolve_chat_template(given)
+
+
 def _conversations(messages: Any) -> list[Conversation]:
     """One conversation (a list of messages) or many, as many."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
-        raise InvalidTypeError(
-            f"chat takes a list of messages or a list of such lists, not {type(messages).__name__}."
-        )
+        raise InvalidTypeError(f"chat takes a list of messages or a list of such lists, not {type(messages).__name__}.")
     items = list(messages)
     if items and isinstance(items[0], Mapping):
         return [items]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from octavo import _core, nn
 from octavo import config as configs
 from octavo.engine_args import CPU_MAX_NUM_BATCHED_TOKENS, CPU_MAX_NUM_SEQS, LARGEST_THAT_FITS, EngineArgs
-from octavo.errors import InvalidInputError, ModelError
+from octavo.errors import InvalidInputError, ModelError, OctavoError
 from octavo.generation_config import FILE_NAME, GenerationDefaults, read_generation_config, resolve_generation_defaults
 from octavo.models import SUPPORTED_ARCHITECTURES, model_class
 from octavo.tokenizer.load import load_tokenizer, tokenizer_from_gguf
@@ -23,6 +24,9 @@ from octavo.weights.store import WeightLoader
 
 _KV_SHARE = 0.5  # of the memory that is free once the weights are loaded
 _SEED_BITS = 64
+_MOST_THREADS = 1024
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,17 @@ class LoadedModel:
         return sorted({*own, *self.defaults.eos_token_ids})
 
 
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model's files, mapped, and what they say about it."""
+
+    files: ModelFiles
+    gguf: GGUFFile | None
+    config: Mapping[str, Any]
+    architecture: str
+    checkpoint: Checkpoint
+
+
 def load_model(args: EngineArgs) -> LoadedModel:
     """Resolves, maps, traces and repacks a model.
 
@@ -54,18 +69,28 @@ def load_model(args: EngineArgs) -> LoadedModel:
         InvalidInputError: the arguments ask for what this model or machine cannot give.
     """
     _check_supported(args)
+    opened = open_model(args)
+    tokenizer = None if args.skip_tokenizer_init else read_tokenizer(args, opened.files, opened.gguf)
+    shipped = _shipped_generation_config(opened.files, opened.config)
+    defaults = resolve_generation_defaults(args.generation_config, shipped, args.override_generation_config)
+    model = model_class(opened.architecture)(nn.ModelConfig(opened.config))
+    return _build(args, model, opened.checkpoint, opened.config, tokenizer, defaults, opened.gguf is not None)
+
+
+def open_model(args: EngineArgs) -> OpenedModel:
+    """Resolves a model and maps its files, without loading its weights.
+
+    Raises:
+        ModelError: the model cannot be found or read, or is of an unknown architecture.
+    """
     files = resolve_model(args.model, revision=args.revision, hf_token=args.hf_token, download_dir=args.download_dir)
+    _check_kind(args, files)
     raw, gguf = read_config(files)
     if args.hf_config_path is not None:
         raw = {**configs.load_config(resolve_tokenizer(args.hf_config_path)), **_gguf_facts(raw, gguf)}
     config = configs.normalize_config(args.override_config(raw))
     architecture = configs.check_architecture(config, SUPPORTED_ARCHITECTURES)
-    tokenizer = None if args.skip_tokenizer_init else _load_tokenizer(args, files, gguf)
-    shipped = _shipped_generation_config(files, config)
-    defaults = resolve_generation_defaults(args.generation_config, shipped, args.override_generation_config)
-    checkpoint = open_checkpoint(files, config, gguf)
-    model = model_class(architecture)(nn.ModelConfig(config))
-    return _build(args, model, checkpoint, config, tokenizer, defaults, gguf is not None)
+    return OpenedModel(files, gguf, config, architecture, open_checkpoint(files, config, gguf))
 
 
 def _check_supported(args: EngineArgs) -> None:
@@ -78,12 +103,21 @@ def _check_supported(args: EngineArgs) -> None:
         raise InvalidInputError("octavo runs on one device so far; use tensor_parallel_size=1.")
 
 
+def _check_kind(args: EngineArgs, files: ModelFiles) -> None:
+    """Raises InvalidInputError where the arguments insist on other weights than there are."""
+    kind = "gguf" if files.kind == "gguf" else "safetensors" if files.weight_files[0].suffix == ".safetensors" else "pt"
+    for name, asked in (("load_format", args.load_format), ("quantization", args.quantization or "auto")):
+        if asked not in ("auto", kind):
+            raise InvalidInputError(f"{name} is {asked!r}, but the weights of {args.model} are {kind}; leave it out.")
+
+
 def _gguf_facts(raw: Mapping[str, Any], gguf: GGUFFile | None) -> dict[str, Any]:
     """What a GGUF knows better than a config.json from elsewhere: how its own tensors are laid out."""
     return {key: raw[key] for key in ("tie_word_embeddings", "vocab_size")} if gguf is not None else {}
 
 
-def _load_tokenizer(args: EngineArgs, files: ModelFiles, gguf: GGUFFile | None) -> Tokenizer:
+def read_tokenizer(args: EngineArgs, files: ModelFiles, gguf: GGUFFile | None) -> Tokenizer:
+    """The tokenizer that the arguments name, else the model's own."""
     if args.tokenizer is not None:
         path = resolve_tokenizer(
             args.tokenizer,
@@ -112,7 +146,11 @@ def _progress_bar(total: int, enabled: bool) -> Iterator[Callable[[int], None]]:
     from tqdm import tqdm
 
     with tqdm(total=total, unit="B", unit_scale=True, desc="Loading weights", dynamic_ncols=True) as bar:
-        yield bar.update
+
+        def report(n_bytes: int) -> None:
+            bar.update(n_bytes)
+
+        yield report
 
 
 def _build(
@@ -124,20 +162,18 @@ def _build(
     defaults: GenerationDefaults,
     is_gguf: bool,
 ) -> LoadedModel:
-    n_threads = args.num_threads or _core.usable_cpus()
-    with _progress_bar(checkpoint.n_bytes, args.use_tqdm_on_load) as progress:
+    n_threads = _n_threads(args)
+    with _core_errors(ModelError), _progress_bar(checkpoint.n_bytes, args.use_tqdm_on_load) as progress:
         loader = WeightLoader(checkpoint, n_threads, args.dtype, gguf=is_gguf, progress=progress)
         body, head = _trace(model, loader)
         loader.check_complete(model.ignored)
-    vocab_size = int(config["vocab_size"])
-    if tokenizer is not None and tokenizer.vocab_size > vocab_size:
-        raise ModelError(
-            f"The tokenizer has {tokenizer.vocab_size} tokens but the model's vocabulary only {vocab_size}; give the "
-            "tokenizer that belongs to the model."
-        )
+    vocab_size: int = model.config.vocab_size
     options = _engine_options(args, model, config, n_threads)
+    with _core_errors(InvalidInputError):
+        core = _core.Engine(body, head, options)
+    _check_vocabulary(vocab_size, loader.embedding_rows, core.vocab_size, tokenizer)
     return LoadedModel(
-        core=_core.Engine(body, head, options),
+        core=core,
         tokenizer=tokenizer,
         config=config,
         defaults=defaults,
@@ -147,6 +183,35 @@ def _build(
         formats=checkpoint.formats,
         n_threads=n_threads,
     )
+
+
+def _check_vocabulary(n_tokens: int, n_embeddings: int, n_logits: int, tokenizer: Tokenizer | None) -> None:
+    """Token ids index the tables that these counts are of."""
+    if not n_tokens == n_embeddings == n_logits:
+        raise ModelError(
+            f"config.json gives a vocab_size of {n_tokens}, but the embedding has {n_embeddings} rows and the output "
+            f"{n_logits}; fetch the model again."
+        )
+    if tokenizer is not None and tokenizer.vocab_size > n_tokens:
+        raise ModelError(
+            f"The tokenizer has {tokenizer.vocab_size} tokens but the model's vocabulary only {n_tokens}; give the "
+            "tokenizer that belongs to the model."
+        )
+
+
+@contextmanager
+def _core_errors(kind: type[OctavoError]) -> Iterator[None]:
+    """Raises the core's errors as octavo's own."""
+    try:
+        yield
+    except _core.CoreError as error:
+        raise kind(str(error)) from error
+
+
+def _n_threads(args: EngineArgs) -> int:
+    if args.num_threads is not None and args.num_threads > _MOST_THREADS:
+        raise InvalidInputError(f"num_threads must be at most {_MOST_THREADS}, got {args.num_threads}.")
+    return args.num_threads or _core.usable_cpus()
 
 
 def _trace(model: nn.CausalLM, loader: WeightLoader) -> tuple[Any, Any]:
@@ -162,20 +227,22 @@ def _trace(model: nn.CausalLM, loader: WeightLoader) -> tuple[Any, Any]:
 def _engine_options(args: EngineArgs, model: nn.CausalLM, config: Mapping[str, Any], n_threads: int) -> Any:
     options = _core.EngineOptions()
     options.n_threads = n_threads
-    options.exact = _exact_cache(args)
+    options.exact = exact_cache(args)
     options.max_num_seqs = args.max_num_seqs or CPU_MAX_NUM_SEQS
-    options.max_num_batched_tokens = args.max_num_batched_tokens or CPU_MAX_NUM_BATCHED_TOKENS
+    options.max_num_batched_tokens = int(args.max_num_batched_tokens or CPU_MAX_NUM_BATCHED_TOKENS)
     options.enable_prefix_caching = args.enable_prefix_caching is not False
     options.enable_chunked_prefill = args.enable_chunked_prefill is not False
     options.priority_scheduling = args.scheduling_policy == "priority"
     options.seed = _engine_seed(args.seed)
     options.kv_cache_bytes = _kv_budget(args)
     per_token = model.kv_values_per_token * (4 if options.exact else 2)
-    options.max_model_len = _max_model_len(args, config, options.kv_cache_bytes // per_token)
+    n_blocks = options.kv_cache_bytes // (per_token * _core.KV_BLOCK_TOKENS)
+    options.max_model_len = _max_model_len(args, config, n_blocks * _core.KV_BLOCK_TOKENS)
     return options
 
 
-def _exact_cache(args: EngineArgs) -> bool:
+def exact_cache(args: EngineArgs) -> bool:
+    """Whether keys and values are kept as float32 rather than bfloat16."""
     if args.kv_cache_dtype == "auto":
         return args.dtype in ("float32", "float")
     return args.kv_cache_dtype == "float32"
@@ -196,14 +263,21 @@ def _kv_budget(args: EngineArgs) -> int:
 
 
 def _max_model_len(args: EngineArgs, config: Mapping[str, Any], n_fit: int) -> int:
+    """Tokens of the longest sequence: what was asked for, else what both the model and the cache can take."""
     longest = int(config.get("max_position_embeddings") or 2048)
-    if args.max_model_len is None:
-        return longest
-    if args.max_model_len == LARGEST_THAT_FITS:
+    asked = None if args.max_model_len == LARGEST_THAT_FITS else args.max_model_len
+    if asked is None:
+        if args.max_model_len is None and 0 < n_fit < longest:
+            logger.warning("The KV cache holds %d of the %d tokens of this model's context.", n_fit, longest)
         return max(1, min(longest, n_fit))
-    if int(args.max_model_len) > longest:
+    if int(asked) > longest:
         raise InvalidInputError(
-            f"max_model_len={args.max_model_len} is more than the {longest} positions that this model was made for; "
+            f"max_model_len={asked} is more than the {longest} positions that this model was made for; "
             "ask for less, or raise max_position_embeddings by hf_overrides if you know better."
         )
-    return int(args.max_model_len)
+    if int(asked) > n_fit:
+        raise InvalidInputError(
+            f"max_model_len={asked} needs a larger KV cache than this one, which holds {n_fit} tokens; raise "
+            "kv_cache_memory_bytes, free some memory, or ask for a shorter max_model_len."
+        )
+    return int(asked)

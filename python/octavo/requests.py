@@ -78,7 +78,8 @@ class RequestBuilder:
         if len(ids) >= longest:
             raise InvalidInputError(
                 f"prompt {index} has {len(ids)} tokens, but this model's maximum context length is {longest} tokens "
-                "with at least one for the output; shorten it, set truncate_prompt_tokens, or raise max_model_len."
+                "with at least one for the output; shorten it, set truncate_prompt_tokens, or raise max_model_len or "
+                "kv_cache_memory_bytes."
             )
         if max(ids) >= self._model.vocab_size:
             raise InvalidInputError(

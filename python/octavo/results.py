@@ -41,7 +41,7 @@ class OutputBuilder:
         logprobs = None
         if request.params.logprobs is not None:
             logprobs = [self._logprobs(row, request) for row in view.logprobs]
-        chosen = None if logprobs is None else sum(row[i].logprob for row, i in zip(logprobs, token_ids))
+        chosen = None if logprobs is None else sum(row[i].logprob for row, i in zip(logprobs, token_ids, strict=True))
         if request.params.output_kind is RequestOutputKind.DELTA:
             n_tokens, n_chars = self._seen.get((request.id, index), (0, 0))
             self._seen[request.id, index] = len(token_ids), len(text)
@@ -64,7 +64,7 @@ class OutputBuilder:
         entries = {chosen: Logprob(value, rank, decoded.get(chosen))}
         top = values.tolist()
         place = 0
-        for i, (token, logprob) in enumerate(zip(ids.tolist(), top)):
+        for i, (token, logprob) in enumerate(zip(ids.tolist(), top, strict=True)):
             place = i + 1 if i == 0 or logprob != top[i - 1] else place
             entries.setdefault(token, Logprob(logprob, place, decoded.get(token)))
         return entries

@@ -48,7 +48,7 @@ class Runner:
         try:
             while waiting:
                 ids = list(waiting)
-                self._model.core.run(ids, any_change=every_change, seconds=seconds, hook=self._hook())
+                self._model.core.run(ids, any_change=every_change, seconds=seconds, hook=self._process_logits)
                 yield from self._changed(ids, owner, waiting, every_change)
         finally:
             self._forget(list(owner))
@@ -109,9 +109,6 @@ class Runner:
         self._model.core.remove(sequences)
         for sequence in sequences:
             self._owners.pop(sequence, None)
-
-    def _hook(self) -> Callable[..., None] | None:
-        return self._process_logits if self._owners else None
 
     def _process_logits(
         self, sequence: int, logits: npt.NDArray[np.float32], prompt: list[int], output: list[int]

@@ -59,6 +59,10 @@ struct Activations {
         for (int i = 0; i < k; ++i)
           seen[i] = reinterpret_cast<const float*>(row + Q8x32Layout(k).d)[i / 32] *
                     static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
+      if (format == ActFormat::kQ8x256)
+        for (int i = 0; i < k; ++i)
+          seen[i] = reinterpret_cast<const float*>(row + Q8x256Layout(k).d)[i / 256] *
+                    static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
     }
   }
 };
@@ -146,7 +150,7 @@ void check_format(Format format, std::initializer_list<int> ks) {
       const auto x = normal_floats(static_cast<size_t>(kTokens) * k, static_cast<uint32_t>(k));
       for (const TestedTable& table : tested_tables())
         if (table.kernels.linear[static_cast<size_t>(format)].run != nullptr)
-          check_shape(table, w, x, k < 100 && (n == 17 || n == 64));
+          check_shape(table, w, x, (k < 100 || k == 256) && (n == 17 || n == 64));
     }
 }
 
@@ -161,32 +165,73 @@ TEST_CASE("kernels: linears with a scale per 32") {
     check_format(format, {32, 64, 96, 576});
 }
 
+TEST_CASE("kernels: linears with a scale per 256") {
+  for (Format format : {Format::kQ4_K, Format::kQ5_K, Format::kQ6_K}) check_format(format, {256, 768});
+}
+
+// Integers are exact and every float chain has one order, so the tables that fuse their multiply-adds cannot differ.
+TEST_CASE("kernels: quantised linears agree bit for bit between the vector tables") {
+  const int n = 40, k = 512;
+  for (const FormatRow& row : all_formats()) {
+    if (row.block_size == 1) continue;
+    INFO(row.name);
+    const Weights w(row.format, n, k, native_rows(row.format, n, k));
+    const auto x = normal_floats(static_cast<size_t>(kTokens) * k, 9);
+    std::vector<std::vector<float>> results;
+    for (const TestedTable& table : tested_tables()) {
+      if (table.kernels.isa == Isa::kScalar) continue;
+      const LinearKernel& kernel = table.kernels.linear[static_cast<size_t>(row.format)];
+      const Activations act(table.kernels, kernel.act, x, kTokens, k);
+      results.push_back(run(kernel, w, act, 0, 23, 0, w.strips));
+      CHECK(same_bits(results.back().data(), results.front().data(), results.front().size()));
+    }
+  }
+}
+
+namespace {
+
+// The same scale and minimum in every block, and in Q6_K the same sub-scales.
+void set_scales(uint8_t* block, Format format, int sub_scale) {
+  const uint16_t scales[2] = {float_to_half(0.75f), float_to_half(-1.5f)};
+  const bool has_min = format != Format::kQ4_0 && format != Format::kQ5_0 && format != Format::kQ8_0;
+  if (format != Format::kQ6_K)
+    std::memcpy(block, scales, has_min ? 4 : 2);
+  else
+    std::memcpy(block + 208, scales, 2);
+  if (format == Format::kQ6_K && sub_scale >= 0) std::memset(block + 192, sub_scale, 16);
+}
+
+void check_limits(Format format, int fill, int sub_scale) {
+  const int n = 32, k = 2 * format_row(format).block_size;
+  std::mt19937 random(7);
+  std::vector<uint8_t> rows(row_bytes(format, k) * n);
+  for (uint8_t& byte : rows) byte = static_cast<uint8_t>(fill < 0 ? random() : static_cast<unsigned>(fill));
+  for (size_t block = 0; block < rows.size(); block += static_cast<size_t>(format_row(format).block_bytes))
+    set_scales(rows.data() + block, format, sub_scale);
+  const Weights w(format, n, k, rows);
+  std::vector<float> x(static_cast<size_t>(kTokens) * k);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t token = i / static_cast<size_t>(k), column = i % static_cast<size_t>(k);
+    x[i] = token == 0     ? 1.0f
+           : token == 1   ? -1.0f
+           : token == 2   ? (column % 2 ? -1.0f : 1.0f)
+           : random() % 2 ? 1.0f
+                          : -1.0f;
+  }
+  CAPTURE(fill);
+  CAPTURE(sub_scale);
+  for (const TestedTable& table : tested_tables()) check_shape(table, w, x, false);
+}
+
+}  // namespace
+
 // Quants and activations at their limits: partial sums must neither saturate nor wrap.
 TEST_CASE("kernels: linears at the limits of their integers") {
-  const int n = 32, k = 64;
-  for (Format format : {Format::kQ4_0, Format::kQ4_1, Format::kQ5_0, Format::kQ5_1, Format::kQ8_0})
-    for (int fill : {0x00, 0x7f, 0x80, 0xff, -1}) {
-      std::mt19937 random(7);
-      std::vector<uint8_t> rows(row_bytes(format, k) * n);
-      for (uint8_t& byte : rows) byte = static_cast<uint8_t>(fill < 0 ? random() : static_cast<unsigned>(fill));
-      for (size_t block = 0; block < rows.size(); block += static_cast<size_t>(format_row(format).block_bytes)) {
-        const uint16_t scales[2] = {float_to_half(0.75f), float_to_half(-1.5f)};
-        const bool has_min = format == Format::kQ4_1 || format == Format::kQ5_1;
-        std::memcpy(rows.data() + block, scales, has_min ? 4 : 2);
-      }
-      const Weights w(format, n, k, rows);
-      std::vector<float> x(static_cast<size_t>(kTokens) * k);
-      for (size_t i = 0; i < x.size(); ++i) {
-        const size_t token = i / k, column = i % k;
-        x[i] = token == 0     ? 1.0f
-               : token == 1   ? -1.0f
-               : token == 2   ? (column % 2 ? -1.0f : 1.0f)
-               : random() % 2 ? 1.0f
-                              : -1.0f;
-      }
-      for (const TestedTable& table : tested_tables()) {
-        CAPTURE(fill);
-        check_shape(table, w, x, false);
-      }
-    }
+  for (const FormatRow& row : all_formats()) {
+    if (row.block_size == 1) continue;
+    for (int fill : {0x00, 0x7f, 0x80, 0xff, -1}) check_limits(row.format, fill, -1);
+    if (row.format != Format::kQ6_K) continue;
+    for (int fill : {0x00, 0xff, -1})
+      for (int sub_scale : {0x7f, 0x80}) check_limits(row.format, fill, sub_scale);
+  }
 }

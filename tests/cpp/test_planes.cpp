@@ -64,32 +64,58 @@ struct Strip {
     const auto word = load<uint64_t>(bytes + layout.bits + (k / 32 * 8 + k % 32 / 4) * 8);
     return static_cast<int>(word >> (4 * r + k % 4) & 1) << 4;
   }
-  float half(int64_t plane, int64_t r, int64_t k) const {
-    return half_to_float(load<uint16_t>(bytes + plane + (k / 32 * 16 + r) * 2));
+  float half(int64_t plane, int64_t r, int64_t group) const {
+    return half_to_float(load<uint16_t>(bytes + plane + (group * 16 + r) * 2));
+  }
+
+  // Byte 4 * r + k % 4 of a line.
+  int line(int64_t index, int64_t r, int64_t k) const { return bytes[layout.quants + index * 64 + 4 * r + k % 4]; }
+  int quant4(int64_t r, int64_t k) const {
+    const int pair = line(k / 64 * 8 + k % 32 / 4, r, k);
+    return k % 64 < 32 ? pair & 15 : pair >> 4;
+  }
+  int quant5(int64_t r, int64_t k) const {
+    const int64_t first = k / 32 * 5, j = k % 32 / 4;
+    const auto above = [&](int64_t i) { return line(first + i, r, k) >> 5; };
+    if (j < 5) return line(first + j, r, k) & 31;
+    if (j == 5) return above(0) | (above(1) & 3) << 3;
+    if (j == 6) return above(2) | (above(3) & 3) << 3;
+    return above(4) | (above(1) >> 2) << 3 | (above(3) >> 2) << 4;
+  }
+  int quant6(int64_t r, int64_t k) const {
+    const int64_t first = k / 16 * 3, j = k % 16 / 4;
+    const auto above = [&](int64_t i) { return line(first + i, r, k) >> 6; };
+    return j < 3 ? line(first + j, r, k) & 63 : above(0) | above(1) << 2 | above(2) << 4;
+  }
+  uint8_t sub(int64_t plane, int64_t r, int64_t group) const {
+    return bytes[plane + group / 2 * 32 + 2 * r + group % 2];
+  }
+
+  float with_minimum(int q, int64_t r, int64_t k) const {
+    const auto sc = static_cast<float>(sub(layout.sub_scales, r, k / 32));
+    const auto mn = static_cast<float>(sub(layout.sub_minima, r, k / 32));
+    return half(layout.d, r, k / 256) * sc * static_cast<float>(q) - half(layout.m, r, k / 256) * mn;
+  }
+  float centred(int q, int64_t r, int64_t k) const {
+    const auto sc = static_cast<float>(static_cast<int8_t>(sub(layout.sub_scales, r, k / 16)));
+    return half(layout.d, r, k / 256) * sc * static_cast<float>(q - 32);
   }
 
   float weight(Format format, int64_t r, int64_t k) const {
-    const auto scaled = [&](int q) { return half(layout.d, r, k) * static_cast<float>(q); };
+    const auto scaled = [&](int q) { return half(layout.d, r, k / 32) * static_cast<float>(q); };
     switch (format) {
-      case Format::kF32:
-        return load<float>(bytes + (k * 16 + r) * 4);
-      case Format::kF16:
-        return half_to_float(load<uint16_t>(bytes + (k * 16 + r) * 2));
-      case Format::kBF16:
-        return bf16_to_float(load<uint16_t>(bytes + (k / 2 * 32 + 2 * r + k % 2) * 2));
-      case Format::kQ4_0:
-        return scaled(nibble(r, k) - 8);
-      case Format::kQ4_1:
-        return scaled(nibble(r, k)) + half(layout.m, r, k);
-      case Format::kQ5_0:
-        return scaled((nibble(r, k) | fifth(r, k)) - 16);
-      case Format::kQ5_1:
-        return scaled(nibble(r, k) | fifth(r, k)) + half(layout.m, r, k);
-      case Format::kQ8_0:
-        return scaled(static_cast<int8_t>(byte(8, k % 32 / 4, r, k)));
-      default:
-        FAIL("a format with planes that this test cannot read");
-        return 0;
+      case Format::kF32: return load<float>(bytes + (k * 16 + r) * 4);
+      case Format::kF16: return half_to_float(load<uint16_t>(bytes + (k * 16 + r) * 2));
+      case Format::kBF16: return bf16_to_float(load<uint16_t>(bytes + (k / 2 * 32 + 2 * r + k % 2) * 2));
+      case Format::kQ4_0: return scaled(nibble(r, k) - 8);
+      case Format::kQ4_1: return scaled(nibble(r, k)) + half(layout.m, r, k / 32);
+      case Format::kQ5_0: return scaled((nibble(r, k) | fifth(r, k)) - 16);
+      case Format::kQ5_1: return scaled(nibble(r, k) | fifth(r, k)) + half(layout.m, r, k / 32);
+      case Format::kQ8_0: return scaled(static_cast<int8_t>(byte(8, k % 32 / 4, r, k)));
+      case Format::kQ4_K: return with_minimum(quant4(r, k), r, k);
+      case Format::kQ5_K: return with_minimum(quant5(r, k), r, k);
+      case Format::kQ6_K: return centred(quant6(r, k), r, k);
+      default: FAIL("a format with planes that this test cannot read"); return 0;
     }
   }
 };
@@ -109,12 +135,28 @@ std::vector<uint8_t> make_planes(const GuardedBytes& rows, Format format, int64_
   return planes;
 }
 
-void check_planes(const FormatRow& row, int64_t n, int64_t k) {
+// Every bit of a K-quant's block may be set, but for one in the exponents of its halves: they stay finite.
+void fill_blocks(const GuardedBytes& rows, const FormatRow& row) {
+  std::mt19937 random(11);
+  for (size_t i = 0; i < rows.size(); ++i) rows.data()[i] = static_cast<uint8_t>(random());
+  const size_t block = static_cast<size_t>(row.block_bytes);
+  for (size_t i = 0; i < rows.size(); i += block) {
+    if (row.format == Format::kQ6_K)
+      rows.data()[i + block - 1] &= 0xbf;
+    else
+      rows.data()[i + 1] &= 0xbf, rows.data()[i + 3] &= 0xbf;
+  }
+}
+
+void check_planes(const FormatRow& row, int64_t n, int64_t k, bool any_bits = false) {
   CAPTURE(std::string(row.name));
   CAPTURE(n);
   CAPTURE(k);
   const GuardedBytes rows(static_cast<size_t>(n) * row_bytes(row.format, k));
-  fill_rows(rows, row, n * k);
+  if (any_bits)
+    fill_blocks(rows, row);
+  else
+    fill_rows(rows, row, n * k);
   std::vector<float> expected(static_cast<size_t>(n * k));
   row.dequantize(expected.data(), rows.data(), n * k);
 
@@ -148,6 +190,11 @@ TEST_CASE("planes: weights read back are the dequantised rows at every tail") {
       for (const int64_t k : widths(row)) check_planes(row, n, k);
     }
   }
+}
+
+TEST_CASE("planes: every bit of a K-quant finds its place") {
+  for (const Format format : {Format::kQ4_K, Format::kQ5_K, Format::kQ6_K})
+    check_planes(format_row(format), 33, 1024, true);
 }
 
 TEST_CASE("planes: strips done apart give the same bytes, and only theirs are written") {
@@ -186,22 +233,28 @@ TEST_CASE("planes: parts lie in order and a strip takes whole cache lines") {
       const PlaneLayout layout = plane_layout(row.format, k);
       CHECK(layout.quants == 0);
       CHECK(layout.quants <= layout.bits);
-      CHECK(layout.bits <= layout.d);
+      CHECK(layout.bits <= layout.sub_scales);
+      CHECK(layout.sub_scales <= layout.sub_minima);
+      CHECK(layout.sub_minima <= layout.d);
       CHECK(layout.d <= layout.m);
       CHECK(layout.bytes % 64 == 0);
       const auto source = static_cast<int64_t>(kStrip * row_bytes(row.format, k));
       CHECK(layout.bytes >= source);
-      CHECK(layout.bytes < source + 64 + (row.format == Format::kBF16 ? 32 : 0));
+      const bool widened = row.format == Format::kQ4_K || row.format == Format::kQ5_K;  // scales of 6 bits to bytes
+      CHECK(layout.bytes < source + 64 + (row.format == Format::kBF16 ? 32 : 0) + (widened ? k / 256 * 64 : 0));
     }
   }
   CHECK(plane_layout(Format::kQ5_1, 64).bits == 2 * 4 * 64);
   CHECK(plane_layout(Format::kQ5_1, 64).d == 2 * 4 * 64 + 2 * 64);
   CHECK(plane_layout(Format::kQ5_1, 64).m == 2 * 4 * 64 + 2 * 64 + 2 * 32);
+  CHECK(plane_layout(Format::kQ5_K, 512).sub_scales == 2 * 40 * 64);
+  CHECK(plane_layout(Format::kQ5_K, 512).sub_minima == 2 * 40 * 64 + 2 * 128);
+  CHECK(plane_layout(Format::kQ5_K, 512).m == 2 * 40 * 64 + 4 * 128 + 2 * 32);
+  CHECK(plane_layout(Format::kQ6_K, 512).d == 2 * 48 * 64 + 2 * 256);
 }
 
 TEST_CASE("planes: what cannot be laid out is refused") {
-  CHECK(!has_planes(Format::kQ4_K));
-  CHECK_THROWS_AS(plane_layout(Format::kQ4_K, 256), Error);
+  CHECK_THROWS_AS(plane_layout(Format::kQ4_K, 128), Error);
   CHECK_THROWS_AS(plane_layout(Format::kQ8_0, 33), Error);
   CHECK_THROWS_AS(plane_layout(Format::kF32, 0), Error);
   uint8_t byte = 0;

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from octavo.errors import InvalidInputError
 from octavo.utils import FlexibleArgumentParser
 from octavo.utils.argparse_utils import EnableDisableAction, human_readable_int

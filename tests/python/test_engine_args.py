@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from octavo.engine_args import EngineArgs
 from octavo.errors import InvalidInputError, InvalidTypeError
 from octavo.utils import FlexibleArgumentParser

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from octavo import _core
 
 gguf = pytest.importorskip("gguf")

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+
 from octavo.errors import InvalidInputError
 from octavo.generation_config import read_generation_config, resolve_generation_defaults
 from octavo.sampling_params import SamplingParams

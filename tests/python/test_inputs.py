@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from octavo.errors import InvalidInputError, InvalidTypeError, OctavoError
 from octavo.inputs import ParsedPrompt, combine_errors, expand_params, parse_prompts
 

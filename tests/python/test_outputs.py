@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+
 from octavo.errors import InvalidInputError
 from octavo.outputs import (
     ClassificationRequestOutput,

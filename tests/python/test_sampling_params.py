@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from octavo.errors import InvalidInputError, InvalidTypeError
 from octavo.pooling_params import PoolingParams
 from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams

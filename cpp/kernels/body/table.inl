@@ -14,9 +14,9 @@ const KernelTable OCTAVO_TABLE = {
         {ActFormat::kQ8x32, OCTAVO_LINEAR_Q5_0},
         {ActFormat::kQ8x32, OCTAVO_LINEAR_Q5_1},
         {ActFormat::kQ8x32, OCTAVO_LINEAR_Q8_0},
-        {ActFormat::kF32, nullptr},  // Q4_K
-        {ActFormat::kF32, nullptr},  // Q5_K
-        {ActFormat::kF32, nullptr},  // Q6_K
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q4_K},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q5_K},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q6_K},
     }},
     .rms_norm = rms_norm,
     .quantize_act = {{copy_f32, quantize_bf16, quantize_q8x32, quantize_q8x256}},

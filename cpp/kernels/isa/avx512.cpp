@@ -12,7 +12,8 @@
 #include "kernels/body/attention.inl"
 #include "kernels/body/linear_float.inl"
 #include "kernels/body/linear_q8x32.inl"
+#include "kernels/body/linear_q8x256.inl"
 #define OCTAVO_TABLE_ISA Isa::kAvx512
 #define OCTAVO_LINEAR_BF16 {ActFormat::kF32, linear_float<Bf16Planes>}
-#include "kernels/body/table_q8x32.inl"
+#include "kernels/body/table_q8.inl"
 #include "kernels/body/table.inl"

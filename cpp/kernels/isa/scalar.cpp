@@ -7,6 +7,7 @@
 #include "kernels/body/attention.inl"
 #include "kernels/body/linear_float.inl"
 #include "kernels/body/linear_q8x32_scalar.inl"
+#include "kernels/body/linear_q8x256_scalar.inl"
 #define OCTAVO_TABLE_ISA Isa::kScalar
 #define OCTAVO_LINEAR_BF16 {ActFormat::kF32, linear_float<Bf16Planes>}
 #define OCTAVO_LINEAR_Q4_0 scalar_q4_0
@@ -14,4 +15,7 @@
 #define OCTAVO_LINEAR_Q5_0 scalar_q5_0
 #define OCTAVO_LINEAR_Q5_1 scalar_q5_1
 #define OCTAVO_LINEAR_Q8_0 scalar_q8_0
+#define OCTAVO_LINEAR_Q4_K scalar_q4_k
+#define OCTAVO_LINEAR_Q5_K scalar_q5_k
+#define OCTAVO_LINEAR_Q6_K scalar_q6_k
 #include "kernels/body/table.inl"

@@ -27,6 +27,7 @@ class LlamaLayer(nn.Block):
 class LlamaForCausalLM(nn.CausalLM):
     def __init__(self, c: nn.ModelConfig) -> None:
         super().__init__(c)
+        c.require("hidden_act", "silu")
         rope = nn.Rope(c.rope_parameters, c.head_dim)
         self.embed = nn.Embedding("model.embed_tokens")
         self.layers = [LlamaLayer(f"model.layers.{i}", c, i, rope) for i in range(c.num_hidden_layers)]

@@ -7,8 +7,8 @@ from octavo.nn.modules import (
     CausalLM,
     Embedding,
     FusedLinear,
-    LMHead,
     Linear,
+    LMHead,
     RMSNorm,
 )
 from octavo.nn.rope import Rope

@@ -25,3 +25,11 @@ class ModelConfig:
         """The value of ``name``, or ``default`` where it is missing or null."""
         value = self.values.get(name)
         return default if value is None else value
+
+    def require(self, name: str, expected: Any) -> None:
+        """Raises ModelError when the config asks for something else than ``expected``, the model's only way."""
+        value = self.get(name, expected)
+        if value != expected:
+            raise ModelError(
+                f"config.json gives {value!r} for {name}, but octavo runs this model with {expected!r} only."
+            )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 from octavo.nn.config import ModelConfig
 from octavo.nn.rope import Rope
@@ -11,14 +12,12 @@ from octavo.nn.trace import Trace, Value
 
 
 class Block:
-    """A part of a model: calling it traces its ``forward``."""
+    """A part of a model: calling it traces its ``forward``, which takes and gives traced values."""
+
+    forward: Callable[..., Any]
 
     def __call__(self, *values: Value) -> Any:
         return self.forward(*values)
-
-    def forward(self, *values: Value) -> Any:
-        """Records the block's ops."""
-        raise NotImplementedError
 
 
 class Embedding:
@@ -123,10 +122,12 @@ class CausalLM(ABC):
     """A decoder-only language model: a body over all tokens, a head over the rows whose logits are wanted."""
 
     # Checkpoint tensors that carry no weights, as regular expressions.
-    ignored: ClassVar[tuple[str, ...]] = (r".*\.rotary_emb\.inv_freq",)
+    ignored: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq",)
 
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
+        if config.get("tie_word_embeddings", False):
+            self.ignored = (*self.ignored, r"lm_head\.weight")  # many files hold the tied matrix twice
 
     @abstractmethod
     def body(self, tokens: Trace) -> Value:

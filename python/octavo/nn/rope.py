@@ -43,7 +43,8 @@ class Rope:
         if kind == "default" or self.freq_factors is not None:
             return base
         if kind == "linear":
-            return base / np.float32(self.parameters["factor"])
+            stretched: _Floats = (base / np.float32(self.parameters["factor"])).astype(np.float32)
+            return stretched
         if kind == "llama3":
             return _llama3(base, self.parameters)
         raise ModelError(f"This model scales its RoPE by {kind!r}; octavo runs default, linear and llama3.")
@@ -53,7 +54,8 @@ def _base_frequencies(parameters: Mapping[str, Any], head_dim: int) -> _Floats:
     rotated = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
     exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(rotated)
     powers = np.power(np.float32(parameters["rope_theta"]), exponents)
-    return (np.float32(1.0) / powers).astype(np.float32)
+    frequencies: _Floats = (np.float32(1.0) / powers).astype(np.float32)
+    return frequencies
 
 
 def _llama3(base: _Floats, parameters: Mapping[str, Any]) -> _Floats:

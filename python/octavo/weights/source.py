@@ -55,6 +55,11 @@ class Checkpoint:
         return [name for name in self._tensors if name not in self._used]
 
     @property
+    def tensors(self) -> list[SourceTensor]:
+        """All of them, as the file orders them."""
+        return list(self._tensors.values())
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(memoryview(tensor.data).nbytes for tensor in self._tensors.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +41,7 @@ class WeightLoader:
         self._progress = progress
         self._formats = {row["name"] for row in _core.formats()}
         self._ids: dict[tuple[str, str], int] = {}
+        self.embedding_rows = 0  # of the table that was loaded last
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds ``name``."""
@@ -63,6 +63,7 @@ class WeightLoader:
 
         def add(tensor: SourceTensor) -> int:
             n, k = self._matrix_shape(tensor)
+            self.embedding_rows = n
             added: int = self.store.add_embedding(name, tensor.format, n, k, tensor.data)
             return added
 

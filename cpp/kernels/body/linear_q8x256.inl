@@ -1,0 +1,263 @@
+// Linears over the planes of Q4_K, Q5_K and Q6_K times kQ8x256 activations. Inside a super block of 256 weights all is
+// exact in int32; super blocks follow each other in one float chain:
+//   with minima   acc = fma(float(sum over sub-blocks of mn * sum(act)), dmin_weight * -d_act, acc), then
+//   always        acc = fma(float(sum over sub-blocks of sc * dot), d_weight * d_act, acc)
+// where Q6_K's dot is that of q - 32. The largest sums, sc * dot of raw quants: 8 * 63 * 32 * 31 * 127 < 2^26 in Q5_K,
+// 16 * 128 * 16 * 63 * 127 < 2^28 in Q6_K.
+
+namespace octavo {
+namespace {
+
+// Where the parts of a strip of n super blocks lie, and what its sub-blocks look like.
+template <int kSubSize, int kQuantBits, bool kMinima>
+struct Planes256 {
+  static constexpr int kDwords = kSubSize / 4;   // of one sub-block
+  static constexpr int kPairs = 128 / kSubSize;  // of sub-blocks
+  static constexpr int kMaxQuant = (1 << kQuantBits) - 1;
+  static constexpr bool kMin = kMinima;
+  static constexpr int kQuantBytes = kQuantBits * 512, kScaleBytes = kPairs * 32;
+  static constexpr int kMinBytes = kMin ? kScaleBytes : 0;
+
+  static int64_t scales(int64_t n) { return n * kQuantBytes; }
+  static int64_t minima(int64_t n) { return scales(n) + n * kScaleBytes; }
+  static int64_t d(int64_t n) { return minima(n) + n * kMinBytes; }
+  static int64_t dmin(int64_t n) { return d(n) + n * 32; }
+  static int64_t strip_bytes(int64_t n) { return align64(dmin(n) + (kMin ? n * 32 : 0)); }
+};
+
+// Vector v of a plane line.
+inline Vi load_line(const uint8_t* lines, int line, int v) { return load_bytes(lines + line * 64 + v * kLanes * 4); }
+
+// weights: the quants of dword j of sub-block 2 * pair + half. kUnpackFrom: so many tokens pay for unpacking once.
+struct Q4_KPlanes : Planes256<32, 4, true> {
+  static constexpr int kUnpackFrom = 2 * kQ8Tokens + 1;
+  static Vi weights(const uint8_t* quants, int pair, int half, int j, int v) {
+    const Vi line = load_line(quants, pair * 8 + j, v);
+    return half == 0 ? low_nibbles(line) : high_nibbles(line);
+  }
+};
+
+struct Q5_KPlanes : Planes256<32, 5, true> {
+  static constexpr int kUnpackFrom = kQ8Tokens + 1;
+  static Vi weights(const uint8_t* quants, int pair, int half, int j, int v) {
+    const auto bits = [=](int line, int shift, int mask) {
+      return shifted_bits(load_line(quants, (2 * pair + half) * 5 + line, v), shift, mask);
+    };
+    if (j < 5) return bits(j, 0, 31);
+    if (j == 5) return or_bytes(bits(0, 5, 7), bits(1, 2, 24));
+    if (j == 6) return or_bytes(bits(2, 5, 7), bits(3, 2, 24));
+    return or_bytes(bits(4, 5, 7), or_bytes(bits(1, 4, 8), bits(3, 3, 16)));
+  }
+};
+
+struct Q6_KPlanes : Planes256<16, 6, false> {
+  static constexpr int kUnpackFrom = kQ8Tokens + 1;
+  static Vi weights(const uint8_t* quants, int pair, int half, int j, int v) {
+    const auto bits = [=](int line, int shift, int mask) {
+      return shifted_bits(load_line(quants, (2 * pair + half) * 3 + line, v), shift, mask);
+    };
+    if (j < 3) return bits(j, 0, 63);
+    return or_bytes(bits(0, 6, 3), or_bytes(bits(1, 4, 12), bits(2, 2, 48)));
+  }
+};
+
+// One super block of a strip.
+template <class Planes>
+struct StripBlock {
+  int64_t index;
+  const uint8_t *quants, *scales, *minima;
+  const uint16_t *d, *dmin;
+
+  StripBlock(const uint8_t* strip, int64_t n, int64_t block)
+      : index(block),
+        quants(strip + block * Planes::kQuantBytes),
+        scales(strip + Planes::scales(n) + block * Planes::kScaleBytes),
+        minima(strip + Planes::minima(n) + block * Planes::kMinBytes),
+        d(reinterpret_cast<const uint16_t*>(strip + Planes::d(n)) + block * 16),
+        dmin(reinterpret_cast<const uint16_t*>(strip + Planes::dmin(n)) + block * 16) {}
+
+  Vi weights(int pair, int half, int j, int v) const { return Planes::weights(quants, pair, half, j, v); }
+  // For dot_scaled.
+  Vi scale(int pair, int half, int v) const {
+    const Vi both = factors(pair, v);
+    return half == 0 ? first_scales(both) : second_scales(both);
+  }
+  // What the sums of activations are weighed with, for a pair of sub-blocks: minima, or scales where there are none.
+  Vi sum_factors(int pair, int v) const { return Planes::kMin ? load_u8_pairs(at(minima, pair, v)) : factors(pair, v); }
+
+ private:
+  static const uint8_t* at(const uint8_t* bytes, int pair, int v) { return bytes + pair * 32 + v * kLanes * 2; }
+  Vi factors(int pair, int v) const {
+    return Planes::kMin ? load_u8_pairs(at(scales, pair, v)) : load_s8_pairs(at(scales, pair, v));
+  }
+};
+
+// Its quants and scales, ready for many tokens.
+template <class Planes>
+struct UnpackedBlock {
+  Vi quants[Planes::kPairs][2][Planes::kDwords][kVecs];
+  Vi scales[Planes::kPairs][2][kVecs];
+
+  explicit UnpackedBlock(const StripBlock<Planes>& block) {
+    for (int pair = 0; pair < Planes::kPairs; ++pair)
+      OCTAVO_UNROLL for (int half = 0; half < 2; ++half)
+        OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) {
+          OCTAVO_UNROLL for (int j = 0; j < Planes::kDwords; ++j)
+            quants[pair][half][j][v] = block.weights(pair, half, j, v);
+          scales[pair][half][v] = block.scale(pair, half, v);
+        }
+  }
+  Vi weights(int pair, int half, int j, int v) const { return quants[pair][half][j][v]; }
+  Vi scale(int pair, int half, int v) const { return scales[pair][half][v]; }
+};
+
+// sums += scale * dot of one sub-block; act: each token's quants of the pair.
+template <class Planes, int kTokens, class Block>
+inline void add_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int half,
+                          const uint8_t* const (&act)[kTokens]) {
+  constexpr int kHeld = kPartialDots<Planes::kMaxQuant>;
+  constexpr int kRun = kHeld < Planes::kDwords ? kHeld : Planes::kDwords;
+  Vi scale[kVecs];
+  OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) scale[v] = block.scale(pair, half, v);
+  OCTAVO_UNROLL for (int run = 0; run < Planes::kDwords; run += kRun) {
+    Partial partial[kTokens][kVecs];
+    OCTAVO_UNROLL for (auto& row : partial)
+      OCTAVO_UNROLL for (Partial& p : row) p = set1i(0);
+    OCTAVO_UNROLL for (int j = run; j < run + kRun; ++j) {
+      Vi weights[kVecs];
+      OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) weights[v] = block.weights(pair, half, j, v);
+      OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+        const Vi a = broadcast4(act[t] + (half * Planes::kDwords + j) * 4);
+        OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) partial[t][v] = dot_partial(partial[t][v], weights[v], a);
+      }
+    }
+    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t)
+      OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) sums[t][v] = dot_scaled(sums[t][v], partial[t][v], scale[v]);
+  }
+}
+
+// The dots of a super block, from its raw quants.
+template <class Planes, int kTokens, class Block>
+inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* const (&rows)[kTokens]) {
+  const uint8_t* act[kTokens];
+  OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+    act[t] = rows[t];
+    OCTAVO_UNROLL for (Vi& sum : sums[t]) sum = set1i(0);
+  }
+  for (int pair = 0; pair < Planes::kPairs; ++pair) {
+    add_sub_block<Planes, kTokens>(sums, block, pair, 0, act);
+    add_sub_block<Planes, kTokens>(sums, block, pair, 1, act);
+    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) act[t] += Planes::kDwords * 8;
+  }
+}
+
+// The sums of activations by sub-blocks: int16 pairs in memory, where broadcasts cost nothing.
+template <class Planes, int kTokens>
+struct SubSums {
+  static constexpr bool kFold = Planes::kDwords == 8;  // 16-sums to 32-sums
+  alignas(16) int16_t folded[kTokens][8];
+  const uint8_t* pairs[kTokens];
+
+  explicit SubSums(const uint8_t* const (&sums)[kTokens]) {
+    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+      pairs[t] = sums[t];
+      if constexpr (kFold) add_neighbours(folded[t], sums[t]);
+    }
+  }
+  // Makes the compiler read back what it stored: out of registers it would take the pairs at four times the cost.
+  void settle() {
+    if constexpr (!kFold) return;
+    const auto* first = reinterpret_cast<const uint8_t*>(folded);
+    __asm__("" : "+r"(first) : : "memory");
+    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) pairs[t] = first + t * sizeof(folded[0]);
+  }
+  // totals[t] = sum over sub-blocks of factor * sum(act)
+  void weigh(Vi (&totals)[kTokens], const StripBlock<Planes>& block, int v) const {
+    OCTAVO_UNROLL for (Vi& total : totals) total = set1i(0);
+    OCTAVO_UNROLL for (int pair = 0; pair < Planes::kPairs; ++pair) {
+      const Vi factors = block.sum_factors(pair, v);
+      OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t)
+        totals[t] = dot_pairs(totals[t], factors, broadcast4(pairs[t] + pair * 4));
+    }
+  }
+};
+
+// The float chains of a super block: out[t] += ...
+template <class Planes, int kTokens>
+inline void add_scaled(float* const (&out)[kTokens], const Dots<kTokens>& dots, const SubSums<Planes, kTokens>& sums,
+                       const StripBlock<Planes>& block, const float (&d_act)[kTokens]) {
+  OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) {
+    const Vf d = load_f16(block.d + v * kLanes);
+    const Vf dmin = Planes::kMin ? load_f16(block.dmin + v * kLanes) : d;
+    Vi totals[kTokens];
+    sums.weigh(totals, block, v);
+    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+      Vf acc = load(out[t] + v * kLanes);
+      Vi dot = dots[t][v];
+      if constexpr (Planes::kMin)
+        acc = fma(to_float(totals[t]), mul(dmin, set1(-d_act[t])), acc);
+      else
+        dot = subi(dot, shift_left<5>(totals[t]));
+      store(out[t] + v * kLanes, fma(to_float(dot), mul(d, set1(d_act[t])), acc));
+    }
+  }
+}
+
+// Adds a super block to the outputs of kTokens tokens; `source` is the block or its unpacked form.
+template <class Planes, int kTokens, class Source>
+void q8x256_tile(const LinearTask& task, float* out, const StripBlock<Planes>& block, const Source& source, int token) {
+  const Q8x256Layout layout(task.k);
+  const uint8_t *act[kTokens], *act_sums[kTokens];
+  float *at[kTokens], d_act[kTokens];
+  OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+    const uint8_t* row = task.act + (token + t) * task.act_stride;
+    act[t] = row + block.index * 256;
+    act_sums[t] = row + layout.sum + block.index * 32;
+    d_act[t] = reinterpret_cast<const float*>(row + layout.d)[block.index];
+    at[t] = out + (token + t) * task.out_stride;
+  }
+  SubSums<Planes, kTokens> sums(act_sums);
+  Dots<kTokens> dots;
+  raw_dots<Planes, kTokens>(dots, source, act);
+  sums.settle();
+  add_scaled<Planes, kTokens>(at, dots, sums, block, d_act);
+}
+
+template <class Planes, int kTokens, class Source>
+inline int q8x256_tiles(const LinearTask& task, float* out, const StripBlock<Planes>& block, const Source& source,
+                        int token) {
+  for (; token + kTokens <= task.n_tokens; token += kTokens)
+    q8x256_tile<Planes, kTokens>(task, out, block, source, token);
+  return token;
+}
+
+template <class Planes, class Source>
+inline void q8x256_tokens(const LinearTask& task, float* out, const StripBlock<Planes>& block, const Source& source) {
+  int token = q8x256_tiles<Planes, kQ8Tokens>(task, out, block, source, 0);
+  token = q8x256_tiles<Planes, 2>(task, out, block, source, token);
+  q8x256_tiles<Planes, 1>(task, out, block, source, token);
+}
+
+inline void clear_strip(const LinearTask& task, float* out) {
+  for (int t = 0; t < task.n_tokens; ++t)
+    for (int v = 0; v < kVecs; ++v) store(out + t * task.out_stride + v * kLanes, zero());
+}
+
+template <class Planes>
+void linear_q8x256(const LinearTask& task) {
+  const int64_t n = task.k / 256;
+  for (int s = 0; s < task.n_strips; ++s) {
+    float* out = task.out + s * 16;
+    clear_strip(task, out);
+    for (int64_t b = 0; b < n; ++b) {
+      const StripBlock<Planes> block(task.weights + s * Planes::strip_bytes(n), n, b);
+      if (task.n_tokens < Planes::kUnpackFrom)
+        q8x256_tokens(task, out, block, block);
+      else
+        q8x256_tokens(task, out, block, UnpackedBlock<Planes>(block));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo
