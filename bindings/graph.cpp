@@ -1,5 +1,5 @@
-#include "array.h"
 #include "graph/graph.h"
+#include "array.h"
 
 namespace octavo {
 namespace {
@@ -67,7 +67,8 @@ void register_graph(py::module_& m) {
       .def("mul", &Graph::mul, py::arg("a"), py::arg("b"))
       .def("add", &Graph::add, py::arg("a"), py::arg("b"))
       .def(
-          "add_rope", [](Graph& graph, std::vector<float> inv_freq, float scale) {
+          "add_rope",
+          [](Graph& graph, std::vector<float> inv_freq, float scale) {
             return graph.add_rope({std::move(inv_freq), scale});
           },
           py::arg("inv_freq"), py::arg("scale"))

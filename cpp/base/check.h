@@ -34,7 +34,7 @@ template <class... Parts>
 }  // namespace octavo
 
 // Checks at load, plan-build and API boundaries; kernels neither check nor throw.
-#define OCTAVO_CHECK(condition, ...)                \
-  do {                                              \
-    if (!(condition)) ::octavo::fail(__VA_ARGS__);  \
+#define OCTAVO_CHECK(condition, ...)               \
+  do {                                             \
+    if (!(condition)) ::octavo::fail(__VA_ARGS__); \
   } while (false)

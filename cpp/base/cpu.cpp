@@ -56,9 +56,9 @@ Isa detect_isa() {
   if (!has(one.c, {12, 27, 28, 29})) return Isa::kScalar;  // FMA, OSXSAVE, AVX, F16C
   const uint64_t state = xcr0();
   const CpuidLeaf seven = cpuid(7, 0);
-  if ((state & 0x6) != 0x6 || !has(seven.b, {5, 8})) return Isa::kScalar;  // AVX2, BMI2
+  if ((state & 0x6) != 0x6 || !has(seven.b, {5, 8})) return Isa::kScalar;            // AVX2, BMI2
   if ((state & 0xe6) != 0xe6 || !has(seven.b, {16, 17, 30, 31})) return Isa::kAvx2;  // AVX-512 F, DQ, BW, VL
-  if (!has(seven.c, {1, 11})) return Isa::kAvx512;  // VBMI, VNNI
+  if (!has(seven.c, {1, 11})) return Isa::kAvx512;                                   // VBMI, VNNI
   return has(cpuid(7, 1).a, {5}) ? Isa::kAvx512Bf16 : Isa::kAvx512Vnni;
 }
 
@@ -70,7 +70,8 @@ Isa selected_isa() {
   OCTAVO_CHECK(found != kNames.end(), "OCTAVO_ISA is '", *forced,
                "'; expected one of scalar, avx2, avx512, avx512vnni, avx512bf16.");
   const auto isa = static_cast<Isa>(found - kNames.begin());
-  OCTAVO_CHECK(isa <= best, "OCTAVO_ISA is '", *forced, "', which this CPU cannot run; its best is ", isa_name(best), ".");
+  OCTAVO_CHECK(isa <= best, "OCTAVO_ISA is '", *forced, "', which this CPU cannot run; its best is ", isa_name(best),
+               ".");
   return isa;
 }
 

@@ -46,7 +46,8 @@ size_t system_available() {
 HugeBuffer::HugeBuffer(size_t bytes) : bytes_(round_up(std::max<size_t>(bytes, 1), kHugePage)) {
   const size_t reserved = bytes_ + kHugePage;
   void* raw = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  OCTAVO_CHECK(raw != MAP_FAILED, "octavo could not reserve ", bytes_ >> 20, " MiB of memory; free some memory or ask for less.");
+  OCTAVO_CHECK(raw != MAP_FAILED, "octavo could not reserve ", bytes_ >> 20,
+               " MiB of memory; free some memory or ask for less.");
   auto* start = static_cast<uint8_t*>(raw);
   const size_t head = round_up(reinterpret_cast<uintptr_t>(start), kHugePage) - reinterpret_cast<uintptr_t>(start);
   if (head != 0) munmap(start, head);

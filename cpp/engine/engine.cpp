@@ -58,8 +58,10 @@ int64_t Engine::add(SequenceSpec spec) {
 
 void Engine::remove(std::span<const int64_t> ids) {
   const std::lock_guard lock(mutex_);
-  if (driving_) removed_.insert(removed_.end(), ids.begin(), ids.end());
-  else forget(ids);
+  if (driving_)
+    removed_.insert(removed_.end(), ids.begin(), ids.end());
+  else
+    forget(ids);
 }
 
 void Engine::forget(std::span<const int64_t> ids) {

@@ -23,7 +23,8 @@ void rotate_heads(const Step& step, const OpCall& call, float* x, int n_heads, i
   const auto& rope = step.plan->ropes[static_cast<size_t>(call.attention.rope)];
   const int half = static_cast<int>(rope.inv_freq.size());
   const float* cos = (*step.rope_tables)[static_cast<size_t>(call.attention.rope)].data() + int64_t{token} * 2 * half;
-  for (int head = 0; head < n_heads; ++head) step.kernels->rope(x + head * call.attention.head_dim, cos, cos + half, half);
+  for (int head = 0; head < n_heads; ++head)
+    step.kernels->rope(x + head * call.attention.head_dim, cos, cos + half, half);
 }
 
 int items_of(int n_queries) { return (n_queries + kQueriesPerItem - 1) / kQueriesPerItem; }
@@ -74,7 +75,7 @@ void write_kv(const Step& step, const OpCall& call, const Worker&) {
   const AttentionOp& op = call.attention;
   const KvSlot& slot = step.plan->kv[static_cast<size_t>(op.layer)];
   const auto write = step.kernels->kv_write[static_cast<size_t>(slot.layout.type)];
-  Counter& counter = step.counters[call.counter];
+  Counter& counter = *step.counters_of(call);
   for (int token; (token = counter.take()) < step.n_rows;) {
     const int position = step.batch->positions[static_cast<size_t>(token)];
     const int seq = sequence_of(*step.batch, token);
@@ -89,7 +90,7 @@ void write_kv(const Step& step, const OpCall& call, const Worker&) {
 
 void attention(const Step& step, const OpCall& call, const Worker& worker) {
   const Batch& batch = *step.batch;
-  Counter& counter = step.counters[call.counter];
+  Counter& counter = *step.counters_of(call);
   const int n_heads = call.attention.n_kv_heads;
   int first_item = 0, item = counter.take();
   // Later queries see more keys: the longest items of a sequence go first.

@@ -10,8 +10,8 @@ namespace octavo::cpu {
 namespace {
 
 constexpr int kTokenTile = 32;
-constexpr int kMaxChunkStrips = 16;      // 256 rows: one kQ8x256 group
-constexpr int kManyTokens = 8;           // from here chunks are kWideChunk strips
+constexpr int kMaxChunkStrips = 16;  // 256 rows: one kQ8x256 group
+constexpr int kManyTokens = 8;       // from here chunks are kWideChunk strips
 constexpr int kWideChunk = 4, kNarrowChunk = 2;
 
 bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
@@ -39,8 +39,10 @@ const uint8_t* make_panel(uint8_t* scratch, const Weight& weight, int first, int
   float* row = panel + count * kStrip * weight.k;
   for (int64_t r = 0; r < int64_t{count} * kStrip; ++r) {
     const int64_t n = int64_t{first} * kStrip + r;
-    if (n < weight.n) format_row(weight.format).dequantize(row, weight.data + static_cast<size_t>(n) * bytes, weight.k);
-    else std::fill_n(row, weight.k, 0.0f);
+    if (n < weight.n)
+      format_row(weight.format).dequantize(row, weight.data + static_cast<size_t>(n) * bytes, weight.k);
+    else
+      std::fill_n(row, weight.k, 0.0f);
     float* out = panel + r / kStrip * weight.k * kStrip + r % kStrip;
     for (int64_t k = 0; k < weight.k; ++k) out[k * kStrip] = row[k];
   }
@@ -58,8 +60,8 @@ struct Chunk {
 Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) {
   const int total = static_cast<int>(n_strips(part.weight->n));
   Chunk chunk{&part, first, std::min(strips, total - first), nullptr};
-  chunk.weights = part.native ? make_panel(panel, *part.weight, first, chunk.strips)
-                              : part.weight->data + first * part.strip_bytes;
+  chunk.weights =
+      part.native ? make_panel(panel, *part.weight, first, chunk.strips) : part.weight->data + first * part.strip_bytes;
   return chunk;
 }
 
@@ -75,18 +77,25 @@ void add_bias(float* out, int64_t out_stride, const Step& step, const Chunk& chu
 LinearTask task_of(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token,
                    int n, int rows_per_token) {
   const Rows& act = call.in[static_cast<size_t>(chunk.part->kernel.act)];
-  return {out, out_stride, step.row<uint8_t>(act, token), act.stride / rows_per_token, chunk.weights,
-          n * rows_per_token, chunk.strips, static_cast<int>(chunk.part->weight->k)};
+  return {out,
+          out_stride,
+          step.row<uint8_t>(act, token),
+          act.stride / rows_per_token,
+          chunk.weights,
+          n * rows_per_token,
+          chunk.strips,
+          static_cast<int>(chunk.part->weight->k)};
 }
 
-void multiply(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token, int n) {
+void multiply(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token,
+              int n) {
   chunk.part->kernel.run(task_of(out, out_stride, step, call, chunk, token, n, 1));
   add_bias(out, out_stride, step, chunk, n);
 }
 
 // A refined token has two rows, side by side: its quants and those of what they left over.
-void multiply_refined(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token,
-                      int n, float* tile) {
+void multiply_refined(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk,
+                      int token, int n, float* tile) {
   const int width = chunk.strips * kStrip;
   chunk.part->kernel.run(task_of(tile, width, step, call, chunk, token, n, 2));
   for (int t = 0; t < n; ++t)
@@ -100,8 +109,10 @@ void store_chunk(const Step& step, const OpCall& call, const Chunk& chunk, float
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
     const int n = std::min(kTokenTile, step.n_rows - token);
-    if (refined) multiply_refined(out, rows.stride / 4, step, call, chunk, token, n, tile);
-    else multiply(out, rows.stride / 4, step, call, chunk, token, n);
+    if (refined)
+      multiply_refined(out, rows.stride / 4, step, call, chunk, token, n, tile);
+    else
+      multiply(out, rows.stride / 4, step, call, chunk, token, n);
   }
 }
 
@@ -112,18 +123,19 @@ void residual_chunk(const Step& step, const OpCall& call, const Chunk& chunk, fl
     const int n = std::min(kTokenTile, step.n_rows - token);
     multiply(tile, width, step, call, chunk, token, n);
     for (int t = 0; t < n; ++t)
-      step.kernels->add(step.row<float>(chunk.part->out, token + t) + first, step.floats(call.second, token + t) + first,
-                        tile + t * width, valid);
+      step.kernels->add(step.row<float>(chunk.part->out, token + t) + first,
+                        step.floats(call.second, token + t) + first, tile + t * width, valid);
   }
 }
 
 // Quantises columns [first, first + n) of a row whose full width is `width`.
 void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width,
                   uint8_t* stage) {
-  const auto put = [&](uint8_t* to, const uint8_t* from, int bytes) { std::memcpy(to, from, static_cast<size_t>(bytes)); };
+  const auto put = [&](uint8_t* to, const uint8_t* from, int bytes) {
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+  };
   if (emits(out, ActFormat::kF32)) std::copy_n(x, n, step.floats(out, row) + first);
-  if (emits(out, ActFormat::kBF16))
-    step.kernels->quantize_act[1](step.row<uint8_t>(out[1], row) + first * 2, x, n);
+  if (emits(out, ActFormat::kBF16)) step.kernels->quantize_act[1](step.row<uint8_t>(out[1], row) + first * 2, x, n);
   if (emits(out, ActFormat::kQ8x32)) {
     uint8_t* to = step.row<uint8_t>(out[2], row);
     const Q8x32Layout whole(width), part(n);
@@ -165,32 +177,41 @@ int chunks_of(const LinearPart& part, int strips) {
   return static_cast<int>((n_strips(part.weight->n) + strips - 1) / strips);
 }
 
+int count_chunks(const OpCall& call, int strips) {
+  int n = 0;
+  for (const LinearPart& part : call.parts) n += chunks_of(part, strips);
+  return n;
+}
+
+// Chunk c of all parts, one after the other.
+Chunk find_chunk(const OpCall& call, int c, int strips, uint8_t* panel) {
+  auto part = call.parts.begin();
+  for (; c >= chunks_of(*part, strips); ++part) c -= chunks_of(*part, strips);
+  return open_chunk(*part, c * strips, strips, panel);
+}
+
 }  // namespace
 
 int64_t linear_scratch(const OpCall& call) { return 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes; }
 
 void linear(const Step& step, const OpCall& call, const Worker& worker) {
-  Counter& counter = step.counters[call.counter];
   const int strips = chunk_strips(call, step.n_rows);
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
-  if (call.epilogue == Epilogue::kSiluMul) {
-    const int n_chunks = chunks_of(call.parts[0], strips);
-    for (int c; (c = counter.take()) < n_chunks;)
+  const bool gated = call.epilogue == Epilogue::kSiluMul;
+  ChunkFeed feed(step.counters_of(call), worker, gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips));
+  for (int c; (c = feed.take()) >= 0;) {
+    if (gated) {
       gated_chunk(step, call, open_chunk(call.parts[0], c * strips, strips, panel),
                   open_chunk(call.parts[1], c * strips, strips, second_panel), tiles);
-    return;
-  }
-  int first_chunk = 0, c = counter.take();
-  for (const LinearPart& part : call.parts) {
-    const int n_chunks = chunks_of(part, strips);
-    for (; c < first_chunk + n_chunks; c = counter.take()) {
-      const Chunk chunk = open_chunk(part, (c - first_chunk) * strips, strips, panel);
-      if (call.epilogue == Epilogue::kAddResidual) residual_chunk(step, call, chunk, tiles);
-      else store_chunk(step, call, chunk, tiles);
+      continue;
     }
-    first_chunk += n_chunks;
+    const Chunk chunk = find_chunk(call, c, strips, panel);
+    if (call.epilogue == Epilogue::kAddResidual)
+      residual_chunk(step, call, chunk, tiles);
+    else
+      store_chunk(step, call, chunk, tiles);
   }
 }
 

@@ -11,7 +11,7 @@ constexpr int kRowsPerChunk = 4;
 
 template <class F>
 void for_rows(const Step& step, const OpCall& call, F f) {
-  Counter& counter = step.counters[call.counter];
+  Counter& counter = *step.counters_of(call);
   for (int first; (first = counter.take() * kRowsPerChunk) < step.n_rows;)
     for (int row = first; row < std::min(first + kRowsPerChunk, step.n_rows); ++row) f(row);
 }
@@ -76,9 +76,8 @@ void quantize(const Step& step, const OpCall& call, const Worker& worker) {
 }
 
 void silu(const Step& step, const OpCall& call, const Worker&) {
-  for_rows(step, call, [&](int row) {
-    step.kernels->silu(step.floats(call.out, row), step.floats(call.in, row), call.width);
-  });
+  for_rows(step, call,
+           [&](int row) { step.kernels->silu(step.floats(call.out, row), step.floats(call.in, row), call.width); });
 }
 
 void mul(const Step& step, const OpCall& call, const Worker&) {

@@ -38,18 +38,20 @@ Executor::Executor(const ExecutorConfig& config, const Graph& body, const Graph&
       head_memory_(static_cast<size_t>(head_.arena_bytes)),
       scratch_(scratch_size(body_, head_, config.n_threads)),
       n_blocks_(count_blocks(config.kv_bytes, body_.kv_block_bytes)),
-      counters_(std::max(body_.calls.size(), head_.calls.size())) {
+      counters_(std::max(body_.calls.size(), head_.calls.size()) * static_cast<size_t>(config.n_threads)) {
   kv_ = HugeBuffer(static_cast<size_t>(n_blocks_) * static_cast<size_t>(body_.kv_block_bytes));
   for (const Rope& rope : body_.ropes)
     rope_tables_.emplace_back(rope.inv_freq.size() * 2 * static_cast<size_t>(config.max_tokens));
 }
 
 void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted) {
-  for (size_t i = 0; i < plan.calls.size(); ++i) counters_[i].next.store(0, std::memory_order_relaxed);
+  const size_t n_counters = plan.calls.size() * static_cast<size_t>(config_.n_threads);
+  for (size_t i = 0; i < n_counters; ++i) counters_[i].next.store(0, std::memory_order_relaxed);
   step.kernels = &kernels();
   step.plan = &plan;
   step.scratch = scratch_.data();
   step.kv = kv_.data();
+  step.n_threads = config_.n_threads;
   step.counters = counters_.data();
   step.rope_tables = &rope_tables_;
   run_job(config_.n_threads, [&](const Worker& worker) {
@@ -69,8 +71,8 @@ void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted)
 }
 
 void Executor::forward(const Batch& batch, const InterruptFn& interrupted) {
-  OCTAVO_CHECK(batch.n_tokens() > 0 && batch.n_tokens() <= config_.max_tokens, "[forward] a batch of ", batch.n_tokens(),
-               " tokens; this model was built for 1 to ", config_.max_tokens, ".");
+  OCTAVO_CHECK(batch.n_tokens() > 0 && batch.n_tokens() <= config_.max_tokens, "[forward] a batch of ",
+               batch.n_tokens(), " tokens; this model was built for 1 to ", config_.max_tokens, ".");
   Step step{};
   step.batch = &batch;
   step.n_rows = batch.n_tokens();

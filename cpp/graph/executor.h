@@ -18,9 +18,9 @@ using InterruptFn = std::function<bool()>;
 struct ExecutorConfig {
   int n_threads;
   KvType kv_type;
-  int max_tokens;      // of one batch
-  int max_context;     // tokens of the longest sequence
-  int64_t kv_bytes;    // budget of the KV cache; committed as blocks are first used
+  int max_tokens;    // of one batch
+  int max_context;   // tokens of the longest sequence
+  int64_t kv_bytes;  // budget of the KV cache; committed as blocks are first used
 };
 
 class Executor {

@@ -12,8 +12,10 @@ bool is(const Op& op) {
 
 class Fuser {
  public:
-  explicit Fuser(const Graph& graph) : graph_(graph), uses_(static_cast<size_t>(graph.n_values()), 0),
-                                       producer_(static_cast<size_t>(graph.n_values()), -1) {
+  explicit Fuser(const Graph& graph)
+      : graph_(graph),
+        uses_(static_cast<size_t>(graph.n_values()), 0),
+        producer_(static_cast<size_t>(graph.n_values()), -1) {
     for (size_t i = 0; i < graph.ops().size(); ++i) {
       for (ValueId v : graph.ops()[i].in) ++uses_[static_cast<size_t>(v)];
       for (ValueId v : graph.ops()[i].out) producer_[static_cast<size_t>(v)] = static_cast<int>(i);
@@ -64,7 +66,8 @@ class Fuser {
       const ValueId product = add.in[static_cast<size_t>(side)];
       FusedOp* linear = linear_of(product);
       if (linear == nullptr || linear->out.size() != 1 || !single(product)) continue;
-      fused_[i] = FusedOp{linear->op, linear->in, add.out, Epilogue::kAddResidual, add.in[static_cast<size_t>(1 - side)]};
+      fused_[i] =
+          FusedOp{linear->op, linear->in, add.out, Epilogue::kAddResidual, add.in[static_cast<size_t>(1 - side)]};
       linear->op = nullptr;
       return;
     }

@@ -10,7 +10,7 @@
 namespace octavo {
 
 struct FusedOp {
-  const Op* op;                       // the op that decides what is computed
+  const Op* op;  // the op that decides what is computed
   std::vector<ValueId> in;
   std::vector<ValueId> out;
   Epilogue epilogue = Epilogue::kStore;

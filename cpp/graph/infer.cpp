@@ -28,13 +28,16 @@ const Weight& Graph::weight(const char* op, WeightId id, Weight::Kind kind) cons
   return found;
 }
 
-ValueId Graph::embed(WeightId table) { return push(EmbedOp{table}, {}, weight("embed", table, Weight::Kind::kEmbedding).k); }
+ValueId Graph::embed(WeightId table) {
+  return push(EmbedOp{table}, {}, weight("embed", table, Weight::Kind::kEmbedding).k);
+}
 
 ValueId Graph::gather(int width) { return push(GatherOp{}, {}, width); }
 
 ValueId Graph::rms_norm(ValueId x, WeightId id, float eps) {
   const Weight& gain = weight("rms_norm", id, Weight::Kind::kVector);
-  OCTAVO_CHECK(gain.k == width(x), "[rms_norm] weight ", gain.name, " has ", gain.k, " elements, expected ", width(x), ".");
+  OCTAVO_CHECK(gain.k == width(x), "[rms_norm] weight ", gain.name, " has ", gain.k, " elements, expected ", width(x),
+               ".");
   return push(RmsNormOp{id, eps}, {x}, width(x));
 }
 
@@ -43,10 +46,12 @@ std::vector<ValueId> Graph::linear(ValueId x, std::vector<LinearOp::Part> parts)
   std::vector<ValueId> outs;
   for (const auto& part : parts) {
     const Weight& matrix = weight("linear", part.weight, Weight::Kind::kLinear);
-    OCTAVO_CHECK(matrix.k == width(x), "[linear] weight ", matrix.name, " has ", matrix.k, " columns, expected ", width(x), ".");
+    OCTAVO_CHECK(matrix.k == width(x), "[linear] weight ", matrix.name, " has ", matrix.k, " columns, expected ",
+                 width(x), ".");
     if (part.bias) {
       const Weight& bias = weight("linear", *part.bias, Weight::Kind::kVector);
-      OCTAVO_CHECK(bias.k == matrix.n, "[linear] bias ", bias.name, " has ", bias.k, " elements, expected ", matrix.n, ".");
+      OCTAVO_CHECK(bias.k == matrix.n, "[linear] bias ", bias.name, " has ", bias.k, " elements, expected ", matrix.n,
+                   ".");
     }
     outs.push_back(new_value(matrix.n));
   }
@@ -57,7 +62,8 @@ std::vector<ValueId> Graph::linear(ValueId x, std::vector<LinearOp::Part> parts)
 ValueId Graph::attention(ValueId q, ValueId k, ValueId v, const AttentionOp& op) {
   OCTAVO_CHECK(op.n_heads > 0 && op.n_kv_heads > 0 && op.n_heads % op.n_kv_heads == 0, "[attention] ", op.n_heads,
                " query heads cannot share ", op.n_kv_heads, " key heads evenly.");
-  OCTAVO_CHECK(op.head_dim > 0 && op.head_dim % 2 == 0, "[attention] head_dim is ", op.head_dim, ", expected an even number.");
+  OCTAVO_CHECK(op.head_dim > 0 && op.head_dim % 2 == 0, "[attention] head_dim is ", op.head_dim,
+               ", expected an even number.");
   OCTAVO_CHECK(width(q) == op.n_heads * op.head_dim, "[attention] q has width ", width(q), ", expected ",
                op.n_heads * op.head_dim, ".");
   OCTAVO_CHECK(width(k) == op.n_kv_heads * op.head_dim && width(v) == width(k), "[attention] k and v have widths ",

@@ -39,9 +39,15 @@ class ArenaPlanner {
 class Planner {
  public:
   Planner(const Graph& graph, const KernelTable& kernels, KvType kv, int max_rows, int max_context)
-      : graph_(graph), kernels_(kernels), kv_(kv), max_context_(max_context), ops_(fuse(graph)),
-        needs_(static_cast<size_t>(graph.n_values())), values_(static_cast<size_t>(graph.n_values())),
-        last_use_(static_cast<size_t>(graph.n_values()), -1), refined_(static_cast<size_t>(graph.n_values())),
+      : graph_(graph),
+        kernels_(kernels),
+        kv_(kv),
+        max_context_(max_context),
+        ops_(fuse(graph)),
+        needs_(static_cast<size_t>(graph.n_values())),
+        values_(static_cast<size_t>(graph.n_values())),
+        last_use_(static_cast<size_t>(graph.n_values()), -1),
+        refined_(static_cast<size_t>(graph.n_values())),
         scores_(static_cast<size_t>(graph.n_values())) {
     plan_.max_rows = max_rows;
     plan_.ropes = graph.ropes();
@@ -106,7 +112,7 @@ class Planner {
   OpCall& push(OpFn fn) {
     OpCall& call = plan_.calls.emplace_back();
     call.fn = fn;
-    call.counter = static_cast<int>(plan_.calls.size()) - 1;
+    call.index = static_cast<int>(plan_.calls.size()) - 1;
     return call;
   }
 
@@ -177,7 +183,9 @@ class Planner {
     quantize_after(fused.out[0]);
   }
 
-  void lower(const EmbedOp& op, const FusedOp& fused, int) { float_call(cpu::embed, fused, &graph_.weights().at(op.table)); }
+  void lower(const EmbedOp& op, const FusedOp& fused, int) {
+    float_call(cpu::embed, fused, &graph_.weights().at(op.table));
+  }
   void lower(const GatherOp&, const FusedOp& fused, int) { float_call(cpu::gather, fused, nullptr); }
   void lower(const SiluOp&, const FusedOp& fused, int) { float_call(cpu::silu, fused, nullptr); }
   void lower(const MulOp&, const FusedOp& fused, int) { float_call(cpu::mul, fused, nullptr); }
@@ -195,8 +203,10 @@ class Planner {
 
   void lower(const LinearOp& op, const FusedOp& fused, int index) {
     const bool gated = fused.epilogue == Epilogue::kSiluMul;
-    if (fused.residual) place_residual(fused, index);
-    else if (gated) place_needed(fused.out[0]);
+    if (fused.residual)
+      place_residual(fused, index);
+    else if (gated)
+      place_needed(fused.out[0]);
     else
       for (ValueId v : fused.out) place_float(v);
     OpCall& call = row_call(cpu::linear, fused);
@@ -215,8 +225,10 @@ class Planner {
 
   // The sum may overwrite a residual that nobody reads afterwards.
   void place_residual(const FusedOp& fused, int index) {
-    if (last_use_[static_cast<size_t>(*fused.residual)] == index) rows_of(fused.out[0])[kF32] = rows_of(*fused.residual)[kF32];
-    else place_float(fused.out[0]);
+    if (last_use_[static_cast<size_t>(*fused.residual)] == index)
+      rows_of(fused.out[0])[kF32] = rows_of(*fused.residual)[kF32];
+    else
+      place_float(fused.out[0]);
   }
 
   LinearPart part_of(const LinearOp::Part& part, const Rows& out) const {
@@ -249,7 +261,8 @@ class Planner {
   }
 
   void need_scratch(int64_t bytes) {
-    plan_.scratch_bytes = std::max(plan_.scratch_bytes, static_cast<int64_t>(round_up(static_cast<size_t>(bytes), 4096)));
+    plan_.scratch_bytes =
+        std::max(plan_.scratch_bytes, static_cast<int64_t>(round_up(static_cast<size_t>(bytes), 4096)));
   }
 
   const Graph& graph_;

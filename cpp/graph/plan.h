@@ -27,19 +27,19 @@ using OpFn = void (*)(const Step&, const OpCall&, const Worker&);
 // A weight of a linear with the kernel that multiplies it.
 struct LinearPart {
   const Weight* weight;
-  const float* bias;     // (n), or null
-  LinearKernel kernel;   // of the weight's planes, or of the F32 panel when `native`
-  bool native;           // dequantise rows to an F32 panel first
+  const float* bias;    // (n), or null
+  LinearKernel kernel;  // of the weight's planes, or of the F32 panel when `native`
+  bool native;          // dequantise rows to an F32 panel first
   int64_t strip_bytes;
-  Rows out;              // where this part's rows go (kF32)
+  Rows out;  // where this part's rows go (kF32)
 };
 
 enum class Epilogue : uint8_t { kStore, kAddResidual, kSiluMul };
 
 struct OpCall {
   OpFn fn = nullptr;
-  int counter = 0;  // index of the step's chunk counter that belongs to this call
-  int width = 0;    // of the first input (or of the output where there is none)
+  int index = 0;  // in the plan
+  int width = 0;  // of the first input (or of the output where there is none)
   ValueRows in{};
   ValueRows out{};
   ValueRows second{};  // residual, or second operand; keys for attention
@@ -63,12 +63,12 @@ struct KvSlot {
 struct Plan {
   std::vector<OpCall> calls;
   std::vector<Rope> ropes;
-  std::vector<KvSlot> kv;       // by layer
-  int64_t kv_block_bytes = 0;   // all layers of one block of kKvTile tokens
+  std::vector<KvSlot> kv;      // by layer
+  int64_t kv_block_bytes = 0;  // all layers of one block of kKvTile tokens
   int64_t arena_bytes = 0;
-  int64_t scratch_bytes = 0;    // per thread
+  int64_t scratch_bytes = 0;  // per thread
   int max_rows = 0;
-  Rows output;                  // kF32 rows of the graph's output
+  Rows output;  // kF32 rows of the graph's output
   int output_width = 0;
 };
 

@@ -16,7 +16,7 @@ struct Batch {
   std::vector<int32_t> positions;    // (n_tokens)
   std::vector<int32_t> query_start;  // (n_seqs + 1): tokens [query_start[s], query_start[s + 1]) are of sequence s
   std::vector<const int32_t*> block_tables;  // (n_seqs): KV blocks of sequence s, enough for its last position
-  std::vector<int32_t> gather;       // (n_rows): tokens whose output rows a head plan reads
+  std::vector<int32_t> gather;               // (n_rows): tokens whose output rows a head plan reads
 
   int n_tokens() const { return static_cast<int>(token_ids.size()); }
   int n_seqs() const { return static_cast<int>(block_tables.size()); }
@@ -26,14 +26,15 @@ struct Step {
   const KernelTable* kernels;
   const Plan* plan;
   const Batch* batch;
-  int n_rows;                // tokens of a body, gathered rows of a head
-  const int32_t* gather;     // (n_rows), heads only
-  const float* hidden;       // the body's output, heads only
-  int64_t hidden_stride;     // bytes
+  int n_rows;             // tokens of a body, gathered rows of a head
+  const int32_t* gather;  // (n_rows), heads only
+  const float* hidden;    // the body's output, heads only
+  int64_t hidden_stride;  // bytes
   uint8_t* arena;
-  uint8_t* scratch;          // n_threads * plan->scratch_bytes
-  uint8_t* kv;               // KV block 0
-  Counter* counters;         // one per call
+  uint8_t* scratch;  // n_threads * plan->scratch_bytes
+  uint8_t* kv;       // KV block 0
+  int n_threads;
+  Counter* counters;                             // (n_calls, n_threads), at zero
   std::vector<std::vector<float>>* rope_tables;  // by rope: (n_tokens, 2, half): cos, sin
 
   template <class T>
@@ -43,6 +44,8 @@ struct Step {
   float* floats(const ValueRows& rows, int64_t index) const {
     return row<float>(rows[static_cast<size_t>(ActFormat::kF32)], index);
   }
+  // A call's counters: one per thread for a ChunkFeed, or the first alone.
+  Counter* counters_of(const OpCall& call) const { return counters + call.index * n_threads; }
   uint8_t* thread_scratch(const Worker& worker) const { return scratch + worker.id * plan->scratch_bytes; }
 };
 

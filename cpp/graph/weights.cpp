@@ -37,8 +37,7 @@ void convert_rows(std::vector<uint8_t>& out, const SourceMatrix& source, Format 
 }
 
 void repack_strips(const Weight& weight, uint8_t* planes, const SourceMatrix& source, int64_t begin, int64_t end) {
-  if (source.format == weight.format)
-    return repack(planes, source.rows, weight.format, weight.n, weight.k, begin, end);
+  if (source.format == weight.format) return repack(planes, source.rows, weight.format, weight.n, weight.k, begin, end);
   const int64_t first = begin * kStrip, count = std::min(end * kStrip, source.n) - first;
   std::vector<uint8_t> rows;
   convert_rows(rows, source, weight.format, first, count);
@@ -94,8 +93,13 @@ WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool
 
 WeightId WeightStore::add_embedding(const SourceMatrix& source) {
   check_source(source);
-  return store({.name = source.name, .kind = Weight::Kind::kEmbedding, .format = source.format, .n = source.n,
-                .k = source.k, .planes = false, .data = source.rows});
+  return store({.name = source.name,
+                .kind = Weight::Kind::kEmbedding,
+                .format = source.format,
+                .n = source.n,
+                .k = source.k,
+                .planes = false,
+                .data = source.rows});
 }
 
 WeightId WeightStore::add_vector(const SourceMatrix& source) {

@@ -32,8 +32,8 @@ struct LinearKernel {
 // How keys and values are stored: kBF16 rounds to bfloat16; kF32 is exact.
 enum class KvType : uint8_t { kF32, kBF16 };
 
-inline constexpr int kKvTile = 32;   // tokens that attention reads together, at absolute positions
-inline constexpr int kKvChunk = 256; // tokens after which the running softmax restarts and is merged
+inline constexpr int kKvTile = 32;    // tokens that attention reads together, at absolute positions
+inline constexpr int kKvChunk = 256;  // tokens after which the running softmax restarts and is merged
 
 // Where one layer's cache block lies. Per (block, kv head):
 //   K  [head_dim/2][kKvTile][2] bf16, or [head_dim][kKvTile] float
@@ -48,19 +48,19 @@ struct KvLayout {
 
 // One sequence's queries of one kv head over its cached keys.
 struct AttentionTask {
-  float* out;             // (n_queries, n_group, head_dim) with strides below
-  const float* q;         // (n_queries, n_group, head_dim), rotated
-  int64_t token_stride;   // floats from one token of q to the next
-  int64_t out_stride;     // floats from one token of out to the next
+  float* out;                   // (n_queries, n_group, head_dim) with strides below
+  const float* q;               // (n_queries, n_group, head_dim), rotated
+  int64_t token_stride;         // floats from one token of q to the next
+  int64_t out_stride;           // floats from one token of out to the next
   const uint8_t* const* tiles;  // per tile of kKvTile tokens: its K; V follows at +tile_bytes
   int n_queries;
-  int n_group;            // query heads that share this kv head
+  int n_group;  // query heads that share this kv head
   int head_dim;
-  int first_position;     // absolute position of query 0
-  int window;             // sliding window in tokens, 0: none
+  int first_position;  // absolute position of query 0
+  int window;          // sliding window in tokens, 0: none
   float scale;
-  float soft_cap;         // 0: none
-  float* scratch;         // attention_scratch floats
+  float soft_cap;  // 0: none
+  float* scratch;  // attention_scratch floats
 };
 
 struct KernelTable {

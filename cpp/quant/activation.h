@@ -22,7 +22,9 @@ inline constexpr int kActSumGroup = 16;
 struct Q8x32Layout {
   int64_t d, s, sum, bytes;
   explicit constexpr Q8x32Layout(int64_t k)
-      : d((k + 63) / 64 * 64), s(d + k / kActGroup * 4), sum(s + k / kActGroup * 4),
+      : d((k + 63) / 64 * 64),
+        s(d + k / kActGroup * 4),
+        sum(s + k / kActGroup * 4),
         bytes((sum + k / kActGroup * 4 + 63) / 64 * 64) {}
 };
 

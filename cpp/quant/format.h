@@ -24,16 +24,16 @@ inline constexpr int kActFormatCount = 4;
 
 // How a weight's scales enter a dot product.
 enum class ScaleClass : uint8_t {
-  kNone,      // dense floats
-  kPer32,     // float scale (and minimum) per 32 weights
-  kPer256,    // integer sub-scales, float scale per 256 weights
+  kNone,    // dense floats
+  kPer32,   // float scale (and minimum) per 32 weights
+  kPer256,  // integer sub-scales, float scale per 256 weights
 };
 
 struct FormatRow {
   Format format;
-  const char* name;   // as in GGUF, e.g. "Q4_K"
-  int gguf_id;        // ggml type number
-  int block_size;     // weights per block
+  const char* name;  // as in GGUF, e.g. "Q4_K"
+  int gguf_id;       // ggml type number
+  int block_size;    // weights per block
   int block_bytes;
   ScaleClass scale_class;
   ActFormat activation;  // what the fast kernels of this format multiply with

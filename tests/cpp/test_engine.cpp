@@ -30,7 +30,8 @@ Result alone(const std::vector<Token>& prompt, int n, TinyEngine::Options option
   return result_of(tiny.finish(tiny.add(prompt, n, 0.8f)));
 }
 
-std::vector<Result> together(const std::vector<std::vector<Token>>& prompts, int n, const TinyEngine::Options& options) {
+std::vector<Result> together(const std::vector<std::vector<Token>>& prompts, int n,
+                             const TinyEngine::Options& options) {
   TinyEngine tiny(options);
   std::vector<int64_t> ids;
   for (const auto& prompt : prompts) ids.push_back(tiny.add(prompt, n, 0.8f));
@@ -94,7 +95,8 @@ TEST_CASE("engine: an interrupted step is repeated and changes nothing") {
   int n_interrupts = 0;
   for (int tries = 0; tries < 1000; ++tries) {
     try {
-      tiny.engine.run(ids, false, 1e9, [&] { return ++n_interrupts % 2 == 1; }, nullptr);
+      tiny.engine.run(
+          ids, false, 1e9, [&] { return ++n_interrupts % 2 == 1; }, nullptr);
       break;
     } catch (const Interrupted&) {
     }

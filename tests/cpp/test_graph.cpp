@@ -13,7 +13,8 @@ using namespace octavo::test;
 namespace {
 
 int count(const std::vector<FusedOp>& ops, Epilogue epilogue) {
-  return static_cast<int>(std::count_if(ops.begin(), ops.end(), [&](const FusedOp& op) { return op.epilogue == epilogue; }));
+  return static_cast<int>(
+      std::count_if(ops.begin(), ops.end(), [&](const FusedOp& op) { return op.epilogue == epilogue; }));
 }
 
 }  // namespace

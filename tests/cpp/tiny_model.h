@@ -42,8 +42,9 @@ class TinyModel {
     const ValueId attended =
         body_.attention(qkv[0], qkv[1], qkv[2], {layer, s.heads, s.kv_heads, s.head_dim, rope, 0, 0.25f, 0});
     x = body_.add(x, body_.linear(attended, {{linear(s.hidden, q), std::nullopt}})[0]);
-    const auto gate_up = body_.linear(body_.rms_norm(x, vector(s.hidden), 1e-5f),
-                                      {{linear(s.ffn, s.hidden), std::nullopt}, {linear(s.ffn, s.hidden), std::nullopt}});
+    const auto gate_up =
+        body_.linear(body_.rms_norm(x, vector(s.hidden), 1e-5f),
+                     {{linear(s.ffn, s.hidden), std::nullopt}, {linear(s.ffn, s.hidden), std::nullopt}});
     const ValueId gated = body_.mul(body_.silu(gate_up[0]), gate_up[1]);
     return body_.add(x, body_.linear(gated, {{linear(s.hidden, s.ffn), std::nullopt}})[0]);
   }

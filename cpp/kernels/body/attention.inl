@@ -2,6 +2,12 @@
 // 32 keys, restarted every kKvChunk keys and merged in ascending order. Rows never share a decision, so a
 // row's bits depend on its own position only.
 
+#pragma once
+
+#include "kernels/body/elementwise.inl"
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
 namespace octavo {
 namespace {
 
@@ -37,8 +43,10 @@ inline void merge(Softmax& total, const Softmax& chunk, int head_dim) {
   for (int i = 0; i < head_dim; i += kLanes) {
     const Vf scaled = mul(load_at(chunk.out, i, head_dim), set1(take));
     const Vf merged = fma(load_at(total.out, i, head_dim), set1(keep), scaled);
-    if (i + kLanes <= head_dim) store(total.out + i, merged);
-    else store_part(total.out + i, merged, head_dim - i);
+    if (i + kLanes <= head_dim)
+      store(total.out + i, merged);
+    else
+      store_part(total.out + i, merged, head_dim - i);
   }
 }
 
@@ -84,7 +92,8 @@ struct Bf16Kv {
 
   static void write(uint8_t* tile, const float* k, const float* v, int slot, int head_dim) {
     auto* keys = reinterpret_cast<uint16_t*>(tile) + slot * 2;
-    auto* values = reinterpret_cast<uint16_t*>(tile) + int64_t{kKvTile} * head_dim + int64_t{slot / 2} * head_dim * 2 + slot % 2;
+    auto* values =
+        reinterpret_cast<uint16_t*>(tile) + int64_t{kKvTile} * head_dim + int64_t{slot / 2} * head_dim * 2 + slot % 2;
     for (int d = 0; d < head_dim; ++d) {
       keys[d / 2 * kKvTile * 2 + d % 2] = round_bf16(k[d]);
       values[d * 2] = round_bf16(v[d]);
@@ -187,8 +196,10 @@ void weigh_rows(Softmax* states, const uint8_t* values, const float (*p)[kKvTile
     for (int r = 0; r < kRows; ++r) acc[r] = mul(load_at(states[r].out, dim, head_dim), set1(shrink[r]));
     Kv::template weigh<kRows>(acc, values, p, n, dim, head_dim);
     for (int r = 0; r < kRows; ++r) {
-      if (dim + kLanes <= head_dim) store(states[r].out + dim, acc[r]);
-      else store_part(states[r].out + dim, acc[r], head_dim - dim);
+      if (dim + kLanes <= head_dim)
+        store(states[r].out + dim, acc[r]);
+      else
+        store_part(states[r].out + dim, acc[r], head_dim - dim);
     }
   }
 }

@@ -1,6 +1,11 @@
 // Row-wise kernels: norms, activation quantisation, gates, rope, and the sampler's reductions.
 // Every reduction has one order that depends on the row's length only.
 
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
 namespace octavo {
 namespace {
 

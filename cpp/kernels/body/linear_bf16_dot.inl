@@ -1,5 +1,10 @@
 // BF16 planes times BF16 activations by vdpbf16ps: one chain over ascending pairs of k for every output.
 
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
 namespace octavo {
 namespace {
 

@@ -1,5 +1,10 @@
 // Linears over F32, F16 and BF16 planes: one chain of multiply-adds over ascending k for every output.
 
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
 namespace octavo {
 namespace {
 
@@ -9,10 +14,13 @@ using FloatTile = Vf[kTokens][kCols];
 
 // tile += weights * x[.][k]
 template <int kTokens, int kCols>
-inline void add_column(FloatTile<kTokens, kCols>& tile, const Vf (&weights)[kCols], const float* const (&x)[kTokens], int k) {
-  OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+inline void add_column(FloatTile<kTokens, kCols>& tile, const Vf (&weights)[kCols], const float* const (&x)[kTokens],
+                       int k) {
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
     const Vf value = set1(x[t][k]);
-    OCTAVO_UNROLL for (int c = 0; c < kCols; ++c) tile[t][c] = fma(weights[c], value, tile[t][c]);
+    OCTAVO_UNROLL
+    for (int c = 0; c < kCols; ++c) tile[t][c] = fma(weights[c], value, tile[t][c]);
   }
 }
 
@@ -20,11 +28,14 @@ inline void add_column(FloatTile<kTokens, kCols>& tile, const Vf (&weights)[kCol
 struct F32Planes {
   static int64_t strip_bytes(int k) { return int64_t{k} * 64; }
   template <int kTokens, int kCols>
-  static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens], int n) {
+  static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens],
+                         int n) {
     for (int k = 0; k < n; ++k) {
       Vf weights[kCols];
-      OCTAVO_UNROLL for (int c = 0; c < kCols; ++c)
-        weights[c] = load(reinterpret_cast<const float*>(strips + c / kVecs * strip_bytes(n)) + k * 16 + c % kVecs * kLanes);
+      OCTAVO_UNROLL
+      for (int c = 0; c < kCols; ++c)
+        weights[c] =
+            load(reinterpret_cast<const float*>(strips + c / kVecs * strip_bytes(n)) + k * 16 + c % kVecs * kLanes);
       add_column<kTokens, kCols>(tile, weights, x, k);
     }
   }
@@ -33,10 +44,12 @@ struct F32Planes {
 struct F16Planes {
   static int64_t strip_bytes(int k) { return (int64_t{k} * 32 + 63) / 64 * 64; }
   template <int kTokens, int kCols>
-  static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens], int n) {
+  static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens],
+                         int n) {
     for (int k = 0; k < n; ++k) {
       Vf weights[kCols];
-      OCTAVO_UNROLL for (int c = 0; c < kCols; ++c)
+      OCTAVO_UNROLL
+      for (int c = 0; c < kCols; ++c)
         weights[c] = load_f16(reinterpret_cast<const uint16_t*>(strips + c / kVecs * strip_bytes(n)) + k * 16 +
                               c % kVecs * kLanes);
       add_column<kTokens, kCols>(tile, weights, x, k);
@@ -47,14 +60,21 @@ struct F16Planes {
 struct Bf16Planes {
   static int64_t strip_bytes(int k) { return int64_t{(k + 1) / 2} * 64; }
   template <int kTokens, int kCols>
-  static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens], int n) {
+  static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens],
+                         int n) {
     for (int k = 0; k < n; k += 2) {
       const uint8_t* pair = strips + int64_t{k} * 32;
+      if constexpr (kTokens <= kStreamTokens) {
+        OCTAVO_UNROLL
+        for (int c = 0; c < kCols; c += kVecs) prefetch_ahead(pair + c / kVecs * strip_bytes(n), 64);
+      }
       Vf weights[kCols];
-      OCTAVO_UNROLL for (int c = 0; c < kCols; ++c) weights[c] = bf16_even(column(pair, c, n));
+      OCTAVO_UNROLL
+      for (int c = 0; c < kCols; ++c) weights[c] = bf16_even(column(pair, c, n));
       add_column<kTokens, kCols>(tile, weights, x, k);
       if (k + 1 == n) break;
-      OCTAVO_UNROLL for (int c = 0; c < kCols; ++c) weights[c] = bf16_odd(column(pair, c, n));
+      OCTAVO_UNROLL
+      for (int c = 0; c < kCols; ++c) weights[c] = bf16_odd(column(pair, c, n));
       add_column<kTokens, kCols>(tile, weights, x, k + 1);
     }
   }
@@ -70,14 +90,19 @@ void float_tile(const LinearTask& task, int token, int strip) {
   constexpr int kCols = kStrips * kVecs;
   const float* x[kTokens];
   FloatTile<kTokens, kCols> tile;
-  OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
     x[t] = reinterpret_cast<const float*>(task.act + (token + t) * task.act_stride);
-    OCTAVO_UNROLL for (Vf& v : tile[t]) v = zero();
+    OCTAVO_UNROLL
+    for (Vf& v : tile[t]) v = zero();
   }
   Planes::template accumulate<kTokens, kCols>(tile, task.weights + strip * Planes::strip_bytes(task.k), x, task.k);
   float* out = task.out + token * task.out_stride + strip * 16;
-  OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t)
-    OCTAVO_UNROLL for (int c = 0; c < kCols; ++c) store(out + t * task.out_stride + c * kLanes, tile[t][c]);
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    OCTAVO_UNROLL
+    for (int c = 0; c < kCols; ++c) store(out + t * task.out_stride + c * kLanes, tile[t][c]);
+  }
 }
 
 // Tiles that fill the register file. One or two tokens take several strips at once, so that enough independent chains
@@ -113,7 +138,8 @@ void linear_float(const LinearTask& task) {
   if (task.n_tokens == 1) return float_few<Planes, 1, 4>(task);
   if (task.n_tokens == kFewTokens) return float_few<Planes, kFewTokens, kFewStrips>(task);
   int strip = 0;
-  for (; strip + kFloatStrips <= task.n_strips; strip += kFloatStrips) float_strips<Planes, kFloatStrips>(task, 0, strip);
+  for (; strip + kFloatStrips <= task.n_strips; strip += kFloatStrips)
+    float_strips<Planes, kFloatStrips>(task, 0, strip);
   for (; strip < task.n_strips; ++strip) float_strips<Planes, 1>(task, 0, strip);
 }
 

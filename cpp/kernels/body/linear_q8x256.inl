@@ -5,6 +5,12 @@
 // where Q6_K's dot is that of q - 32. The largest sums, sc * dot of raw quants: 8 * 63 * 32 * 31 * 127 < 2^26 in Q5_K,
 // 16 * 128 * 16 * 63 * 127 < 2^28 in Q6_K.
 
+#pragma once
+
+#include "kernels/body/linear_q8x32.inl"
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
 namespace octavo {
 namespace {
 
@@ -99,13 +105,17 @@ struct UnpackedBlock {
   Vi scales[Planes::kPairs][2][kVecs];
 
   explicit UnpackedBlock(const StripBlock<Planes>& block) {
-    for (int pair = 0; pair < Planes::kPairs; ++pair)
-      OCTAVO_UNROLL for (int half = 0; half < 2; ++half)
-        OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) {
-          OCTAVO_UNROLL for (int j = 0; j < Planes::kDwords; ++j)
-            quants[pair][half][j][v] = block.weights(pair, half, j, v);
+    for (int pair = 0; pair < Planes::kPairs; ++pair) {
+      OCTAVO_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        OCTAVO_UNROLL
+        for (int v = 0; v < kVecs; ++v) {
+          OCTAVO_UNROLL
+          for (int j = 0; j < Planes::kDwords; ++j) quants[pair][half][j][v] = block.weights(pair, half, j, v);
           scales[pair][half][v] = block.scale(pair, half, v);
         }
+      }
+    }
   }
   Vi weights(int pair, int half, int j, int v) const { return quants[pair][half][j][v]; }
   Vi scale(int pair, int half, int v) const { return scales[pair][half][v]; }
@@ -118,21 +128,33 @@ inline void add_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int
   constexpr int kHeld = kPartialDots<Planes::kMaxQuant>;
   constexpr int kRun = kHeld < Planes::kDwords ? kHeld : Planes::kDwords;
   Vi scale[kVecs];
-  OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) scale[v] = block.scale(pair, half, v);
-  OCTAVO_UNROLL for (int run = 0; run < Planes::kDwords; run += kRun) {
+  OCTAVO_UNROLL
+  for (int v = 0; v < kVecs; ++v) scale[v] = block.scale(pair, half, v);
+  OCTAVO_UNROLL
+  for (int run = 0; run < Planes::kDwords; run += kRun) {
     Partial partial[kTokens][kVecs];
-    OCTAVO_UNROLL for (auto& row : partial)
-      OCTAVO_UNROLL for (Partial& p : row) p = set1i(0);
-    OCTAVO_UNROLL for (int j = run; j < run + kRun; ++j) {
+    OCTAVO_UNROLL
+    for (auto& row : partial) {
+      OCTAVO_UNROLL
+      for (Partial& p : row) p = set1i(0);
+    }
+    OCTAVO_UNROLL
+    for (int j = run; j < run + kRun; ++j) {
       Vi weights[kVecs];
-      OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) weights[v] = block.weights(pair, half, j, v);
-      OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+      OCTAVO_UNROLL
+      for (int v = 0; v < kVecs; ++v) weights[v] = block.weights(pair, half, j, v);
+      OCTAVO_UNROLL
+      for (int t = 0; t < kTokens; ++t) {
         const Vi a = broadcast4(act[t] + (half * Planes::kDwords + j) * 4);
-        OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) partial[t][v] = dot_partial(partial[t][v], weights[v], a);
+        OCTAVO_UNROLL
+        for (int v = 0; v < kVecs; ++v) partial[t][v] = dot_partial(partial[t][v], weights[v], a);
       }
     }
-    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t)
-      OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) sums[t][v] = dot_scaled(sums[t][v], partial[t][v], scale[v]);
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      OCTAVO_UNROLL
+      for (int v = 0; v < kVecs; ++v) sums[t][v] = dot_scaled(sums[t][v], partial[t][v], scale[v]);
+    }
   }
 }
 
@@ -140,14 +162,17 @@ inline void add_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int
 template <class Planes, int kTokens, class Block>
 inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* const (&rows)[kTokens]) {
   const uint8_t* act[kTokens];
-  OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
     act[t] = rows[t];
-    OCTAVO_UNROLL for (Vi& sum : sums[t]) sum = set1i(0);
+    OCTAVO_UNROLL
+    for (Vi& sum : sums[t]) sum = set1i(0);
   }
   for (int pair = 0; pair < Planes::kPairs; ++pair) {
     add_sub_block<Planes, kTokens>(sums, block, pair, 0, act);
     add_sub_block<Planes, kTokens>(sums, block, pair, 1, act);
-    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) act[t] += Planes::kDwords * 8;
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) act[t] += Planes::kDwords * 8;
   }
 }
 
@@ -159,7 +184,8 @@ struct SubSums {
   const uint8_t* pairs[kTokens];
 
   explicit SubSums(const uint8_t* const (&sums)[kTokens]) {
-    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
       pairs[t] = sums[t];
       if constexpr (kFold) add_neighbours(folded[t], sums[t]);
     }
@@ -169,15 +195,18 @@ struct SubSums {
     if constexpr (!kFold) return;
     const auto* first = reinterpret_cast<const uint8_t*>(folded);
     __asm__("" : "+r"(first) : : "memory");
-    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) pairs[t] = first + t * sizeof(folded[0]);
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) pairs[t] = first + t * sizeof(folded[0]);
   }
   // totals[t] = sum over sub-blocks of factor * sum(act)
   void weigh(Vi (&totals)[kTokens], const StripBlock<Planes>& block, int v) const {
-    OCTAVO_UNROLL for (Vi& total : totals) total = set1i(0);
-    OCTAVO_UNROLL for (int pair = 0; pair < Planes::kPairs; ++pair) {
+    OCTAVO_UNROLL
+    for (Vi& total : totals) total = set1i(0);
+    OCTAVO_UNROLL
+    for (int pair = 0; pair < Planes::kPairs; ++pair) {
       const Vi factors = block.sum_factors(pair, v);
-      OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t)
-        totals[t] = dot_pairs(totals[t], factors, broadcast4(pairs[t] + pair * 4));
+      OCTAVO_UNROLL
+      for (int t = 0; t < kTokens; ++t) totals[t] = dot_pairs(totals[t], factors, broadcast4(pairs[t] + pair * 4));
     }
   }
 };
@@ -186,12 +215,14 @@ struct SubSums {
 template <class Planes, int kTokens>
 inline void add_scaled(float* const (&out)[kTokens], const Dots<kTokens>& dots, const SubSums<Planes, kTokens>& sums,
                        const StripBlock<Planes>& block, const float (&d_act)[kTokens]) {
-  OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) {
+  OCTAVO_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
     const Vf d = load_f16(block.d + v * kLanes);
     const Vf dmin = Planes::kMin ? load_f16(block.dmin + v * kLanes) : d;
     Vi totals[kTokens];
     sums.weigh(totals, block, v);
-    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
       Vf acc = load(out[t] + v * kLanes);
       Vi dot = dots[t][v];
       if constexpr (Planes::kMin)
@@ -209,7 +240,8 @@ void q8x256_tile(const LinearTask& task, float* out, const StripBlock<Planes>& b
   const Q8x256Layout layout(task.k);
   const uint8_t *act[kTokens], *act_sums[kTokens];
   float *at[kTokens], d_act[kTokens];
-  OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
     const uint8_t* row = task.act + (token + t) * task.act_stride;
     act[t] = row + block.index * 256;
     act_sums[t] = row + layout.sum + block.index * 32;

@@ -1,5 +1,11 @@
 // The reference of linear_q8x256.inl in plain C++: the same integers, the same order of float operations.
 
+#pragma once
+
+#include "kernels/body/linear_q8x32_scalar.inl"
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
 namespace octavo {
 namespace {
 

@@ -2,6 +2,11 @@
 // is an exact integer; groups follow each other in one float chain:
 //   acc = fma(float(dot), d_weight * d_act, acc), then with minima acc = fma(m_weight, s_act, acc).
 
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
 namespace octavo {
 namespace {
 
@@ -38,8 +43,11 @@ struct Nibbles : Planes32<256, kFifthBit, kHasMin, kZeroPoint> {
   static void dot(Dots<kTokens>& sums, const uint8_t* strip, int64_t groups, int64_t g,
                   const uint8_t* const (&act)[kTokens]) {
     Partial partial[kTokens][kVecs];
-    OCTAVO_UNROLL for (auto& row : partial)
-      OCTAVO_UNROLL for (Partial& p : row) p = set1i(0);
+    OCTAVO_UNROLL
+    for (auto& row : partial) {
+      OCTAVO_UNROLL
+      for (Partial& p : row) p = set1i(0);
+    }
     half<kTokens, 0>(partial, strip, groups, g, act);
     if constexpr (kFifthBit) drain<kTokens>(sums, partial);
     half<kTokens, 1>(partial, strip, groups, g, act);
@@ -53,27 +61,34 @@ struct Nibbles : Planes32<256, kFifthBit, kHasMin, kZeroPoint> {
                    const uint8_t* const (&act)[kTokens]) {
     const uint8_t* lines = strip + g * 256;
     const uint8_t* bits = strip + Base::bits(groups) + g * 64 + kHalf * 32;
-    OCTAVO_UNROLL for (int j = 0; j < 4; ++j) {
+    OCTAVO_UNROLL
+    for (int j = 0; j < 4; ++j) {
       Vi weights[kVecs];
-      OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) {
+      OCTAVO_UNROLL
+      for (int v = 0; v < kVecs; ++v) {
         const Vi line = load_bytes(lines + j * 64 + v * kLanes * 4);
         weights[v] = kHalf == 0 ? low_nibbles(line) : high_nibbles(line);
         if constexpr (kFifthBit) weights[v] = or_bytes(weights[v], load_fifth_bits(bits + j * 8 + v * (kLanes / 2)));
       }
-      OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+      OCTAVO_UNROLL
+      for (int t = 0; t < kTokens; ++t) {
         const Vi a = broadcast4(act[t] + kHalf * 16 + j * 4);
-        OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) partial[t][v] = dot_partial(partial[t][v], weights[v], a);
+        OCTAVO_UNROLL
+        for (int v = 0; v < kVecs; ++v) partial[t][v] = dot_partial(partial[t][v], weights[v], a);
       }
     }
   }
 
   template <int kTokens>
   static void drain(Dots<kTokens>& sums, Partial (&partial)[kTokens][kVecs]) {
-    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t)
-      OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) {
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      OCTAVO_UNROLL
+      for (int v = 0; v < kVecs; ++v) {
         sums[t][v] = addi(sums[t][v], dot_finish(partial[t][v]));
         partial[t][v] = set1i(0);
       }
+    }
   }
 };
 
@@ -81,13 +96,16 @@ struct Bytes : Planes32<512, false, false, kSignedBias> {
   template <int kTokens>
   static void dot(Dots<kTokens>& sums, const uint8_t* strip, int64_t, int64_t g, const uint8_t* const (&act)[kTokens]) {
     const uint8_t* lines = strip + g * 512;
-    OCTAVO_UNROLL for (int j = 0; j < 8; ++j) {
+    OCTAVO_UNROLL
+    for (int j = 0; j < 8; ++j) {
       SignedWeights weights[kVecs];
-      OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v)
-        weights[v] = prepare_signed(load_bytes(lines + j * 64 + v * kLanes * 4));
-      OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+      OCTAVO_UNROLL
+      for (int v = 0; v < kVecs; ++v) weights[v] = prepare_signed(load_bytes(lines + j * 64 + v * kLanes * 4));
+      OCTAVO_UNROLL
+      for (int t = 0; t < kTokens; ++t) {
         const Vi a = broadcast4(act[t] + j * 4);
-        OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) sums[t][v] = dot_signed(sums[t][v], weights[v], a);
+        OCTAVO_UNROLL
+        for (int v = 0; v < kVecs; ++v) sums[t][v] = dot_signed(sums[t][v], weights[v], a);
       }
     }
   }
@@ -105,29 +123,37 @@ void q8x32_tile(const LinearTask& task, int token, int strip_index) {
   const float *d_act[kTokens], *s_act[kTokens];
   const int32_t* sum_act[kTokens];
   Vf acc[kTokens][kVecs];
-  OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) {
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
     act[t] = task.act + (token + t) * task.act_stride;
     d_act[t] = reinterpret_cast<const float*>(act[t] + layout.d);
     s_act[t] = reinterpret_cast<const float*>(act[t] + layout.s);
     sum_act[t] = reinterpret_cast<const int32_t*>(act[t] + layout.sum);
-    OCTAVO_UNROLL for (Vf& v : acc[t]) v = zero();
+    OCTAVO_UNROLL
+    for (Vf& v : acc[t]) v = zero();
   }
   for (int64_t g = 0; g < groups; ++g) {
     if constexpr (kTokens <= kStreamTokens) prefetch_ahead(strip + g * Planes::kBytes, Planes::kBytes);
     Dots<kTokens> sums;
-    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t)
-      OCTAVO_UNROLL for (Vi& sum : sums[t]) sum = Planes::kZero == 0 ? set1i(0) : set1i(-Planes::kZero * sum_act[t][g]);
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      OCTAVO_UNROLL
+      for (Vi& sum : sums[t]) sum = Planes::kZero == 0 ? set1i(0) : set1i(-Planes::kZero * sum_act[t][g]);
+    }
     Planes::template dot<kTokens>(sums, strip, groups, g, act);
-    OCTAVO_UNROLL for (int v = 0; v < kVecs; ++v) {
+    OCTAVO_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
       const Vf d = load_f16(scales + g * 16 + v * kLanes);
-      OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t)
-        acc[t][v] = fma(to_float(sums[t][v]), mul(d, set1(d_act[t][g])), acc[t][v]);
+      OCTAVO_UNROLL
+      for (int t = 0; t < kTokens; ++t) acc[t][v] = fma(to_float(sums[t][v]), mul(d, set1(d_act[t][g])), acc[t][v]);
       if constexpr (Planes::kMin) {
         const Vf m = load_f16(minima + g * 16 + v * kLanes);
-        OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) acc[t][v] = fma(m, set1(s_act[t][g]), acc[t][v]);
+        OCTAVO_UNROLL
+        for (int t = 0; t < kTokens; ++t) acc[t][v] = fma(m, set1(s_act[t][g]), acc[t][v]);
       }
     }
-    OCTAVO_UNROLL for (int t = 0; t < kTokens; ++t) act[t] += 32;
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) act[t] += 32;
   }
   float* out = task.out + token * task.out_stride + strip_index * 16;
   for (int t = 0; t < kTokens; ++t)

@@ -1,5 +1,10 @@
 // The reference of linear_q8x32.inl in plain C++: the same integers, the same order of float operations.
 
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
 namespace octavo {
 namespace {
 

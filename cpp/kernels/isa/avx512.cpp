@@ -5,15 +5,16 @@
 #else
 #define OCTAVO_TABLE kTableAvx512
 #endif
-#include "kernels/kernels.h"
-#include "kernels/simd.h"
-//
-#include "kernels/body/elementwise.inl"
 #include "kernels/body/attention.inl"
+#include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"
-#include "kernels/body/linear_q8x32.inl"
 #include "kernels/body/linear_q8x256.inl"
+#include "kernels/body/linear_q8x32.inl"
+#include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx512
-#define OCTAVO_LINEAR_BF16 {ActFormat::kF32, linear_float<Bf16Planes>}
+#define OCTAVO_LINEAR_BF16 \
+  { ActFormat::kF32, linear_float<Bf16Planes> }
 #include "kernels/body/table_q8.inl"
+
+// Emits the table.
 #include "kernels/body/table.inl"

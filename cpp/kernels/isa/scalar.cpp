@@ -1,15 +1,14 @@
 // The x86-64 baseline, and the reference that the other tables are tested against.
 #define OCTAVO_TABLE kTableScalar
-#include "kernels/kernels.h"
-#include "kernels/simd.h"
-//
-#include "kernels/body/elementwise.inl"
 #include "kernels/body/attention.inl"
+#include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"
-#include "kernels/body/linear_q8x32_scalar.inl"
 #include "kernels/body/linear_q8x256_scalar.inl"
+#include "kernels/body/linear_q8x32_scalar.inl"
+#include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kScalar
-#define OCTAVO_LINEAR_BF16 {ActFormat::kF32, linear_float<Bf16Planes>}
+#define OCTAVO_LINEAR_BF16 \
+  { ActFormat::kF32, linear_float<Bf16Planes> }
 #define OCTAVO_LINEAR_Q4_0 scalar_q4_0
 #define OCTAVO_LINEAR_Q4_1 scalar_q4_1
 #define OCTAVO_LINEAR_Q5_0 scalar_q5_0
@@ -18,4 +17,6 @@
 #define OCTAVO_LINEAR_Q4_K scalar_q4_k
 #define OCTAVO_LINEAR_Q5_K scalar_q5_k
 #define OCTAVO_LINEAR_Q6_K scalar_q6_k
+
+// Emits the table.
 #include "kernels/body/table.inl"
