@@ -174,9 +174,9 @@ void Engine::add_rows(const ScheduledTokens& item, int first_token) {
 
 void Engine::poison_fresh(Tracked& tracked) {
   const Sequence& seq = tracked.seq;
+  if (std::exchange(tracked.n_preemptions, seq.n_preemptions) != seq.n_preemptions) tracked.n_fresh = 0;
   const auto n_valid = static_cast<size_t>(pool_.blocks_for(seq.n_computed));
-  const size_t n_known = seq.n_computed == 0 ? 0 : std::max(tracked.n_fresh, n_valid);
-  for (size_t b = n_known; b < seq.blocks.size(); ++b) executor_.poison_block(seq.blocks[b]);
+  for (size_t b = std::max(tracked.n_fresh, n_valid); b < seq.blocks.size(); ++b) executor_.poison_block(seq.blocks[b]);
   tracked.n_fresh = seq.blocks.size();
 }
 

@@ -94,7 +94,8 @@ class Engine {
     std::vector<TokenLogprobs> prompt_logprobs;
     SequenceTimes times;
     bool changed = false;
-    size_t n_fresh = 0;  // blocks already poisoned, with poison_blocks
+    size_t n_fresh = 0;     // with poison_blocks: blocks already poisoned
+    int n_preemptions = 0;  // and how often the sequence had lost its blocks by then
   };
   // One logits row of a step: the next token of a sequence, or the logprob of a prompt token.
   struct RowTask {

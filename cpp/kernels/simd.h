@@ -27,7 +27,16 @@ namespace {
 
 constexpr int kVecs = 16 / kLanes;
 
-inline Vf fnma(Vf a, Vf b, Vf c) { return fma(sub(zero(), a), b, c); }
+inline Vf bf16_even(const uint16_t* p) {
+  Vf even, odd;
+  load_bf16_pairs(p, even, odd);
+  return even;
+}
+inline Vf bf16_odd(const uint16_t* p) {
+  Vf even, odd;
+  load_bf16_pairs(p, even, odd);
+  return odd;
+}
 
 // With so few tokens weights are used once and memory is the limit: the hardware's prefetchers, which stop at 4 KiB
 // boundaries, get help.

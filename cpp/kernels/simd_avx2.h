@@ -67,17 +67,6 @@ inline void load_bf16_pairs(const uint16_t* p, Vf& even, Vf& odd) {
   odd = _mm256_castsi256_ps(_mm256_and_si256(v, set1i(static_cast<int>(0xffff0000))));
 }
 
-inline Vf bf16_even(const uint16_t* p) {
-  Vf even, odd;
-  load_bf16_pairs(p, even, odd);
-  return even;
-}
-inline Vf bf16_odd(const uint16_t* p) {
-  Vf even, odd;
-  load_bf16_pairs(p, even, odd);
-  return odd;
-}
-
 inline Vf load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 
 // Bytes: one plane line of kLanes rows.

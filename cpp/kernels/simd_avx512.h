@@ -76,17 +76,6 @@ inline void load_bf16_pairs(const uint16_t* p, Vf& even, Vf& odd) {
   odd = _mm512_castsi512_ps(_mm512_and_si512(v, set1i(static_cast<int>(0xffff0000))));
 }
 
-inline Vf bf16_even(const uint16_t* p) {
-  Vf even, odd;
-  load_bf16_pairs(p, even, odd);
-  return even;
-}
-inline Vf bf16_odd(const uint16_t* p) {
-  Vf even, odd;
-  load_bf16_pairs(p, even, odd);
-  return odd;
-}
-
 inline Vf load_f16(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }

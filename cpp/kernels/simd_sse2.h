@@ -71,17 +71,6 @@ inline void load_bf16_pairs(const uint16_t* p, Vf& even, Vf& odd) {
   odd = _mm_castsi128_ps(_mm_and_si128(v, _mm_set1_epi32(static_cast<int>(0xffff0000))));
 }
 
-inline Vf bf16_even(const uint16_t* p) {
-  Vf even, odd;
-  load_bf16_pairs(p, even, odd);
-  return even;
-}
-inline Vf bf16_odd(const uint16_t* p) {
-  Vf even, odd;
-  load_bf16_pairs(p, even, odd);
-  return odd;
-}
-
 // kLanes binary16 values as floats: the exponent is rebased by a multiplication, which is exact.
 inline Vf load_f16(const uint16_t* p) {
   const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), _mm_setzero_si128());

@@ -3,7 +3,8 @@
 //   kF32     float x[k]
 //   kBF16    uint16 x[k], k rounded up to even, padded with zero
 //   kQ8x32   int8 q[k] | float d[k/32] | float s[k/32] | int32 sum[k/32]
-//            d = amax/127, q = round_half_even(x * (127/amax)), sum = sum of q, s = d * sum
+//            d = amax/127, q = round_half_even(x * (127/amax)), sum = sum of q, s = d * sum;
+//            q = 0 where 127/amax overflows
 //   kQ8x256  int8 q[k] | float d[k/256] | int16 sum[k/16]
 #pragma once
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ class Request:
     """One prompt with its parameters, as it is handed to the core.
 
     Attributes:
+        arrival_time: Unix time in seconds.
         sequences: The core's ids of its samples, by child number; empty before it is added.
         views: The latest view of each sample.
     """
@@ -29,6 +31,7 @@ class Request:
     priority: int = 0
     cache_salt: str | None = None
     error: OctavoError | None = None
+    arrival_time: float = field(default_factory=time.time)
     sequences: list[int] = field(default_factory=list)
     views: list[Any] = field(default_factory=list)
 

@@ -87,6 +87,7 @@ def _metrics(request: Request) -> RequestStateStats:
     queued, scheduled, first_token, last_token = request.views[0].times
     return RequestStateStats(
         num_generation_tokens=sum(len(view.output) for view in request.views if view is not None),
+        arrival_time=request.arrival_time,
         queued_ts=queued,
         scheduled_ts=scheduled,
         first_token_ts=first_token,

@@ -130,7 +130,11 @@ def test_every_part_of_a_split_gguf_has_the_magic(tmp_path: Path) -> None:
         "a\0b",
     ],
 )
-def test_what_is_no_name_is_refused_without_a_request(name: str) -> None:
+def test_what_is_no_name_is_refused_without_a_request(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     assert "pkg://" in refusal(name)
 
 
