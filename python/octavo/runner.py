@@ -41,17 +41,17 @@ class Runner:
 
         Leaving the iterator early, or an exception, ends the requests that still run.
         """
-        self._add(requests)
-        owner = {seq: request for request in requests for seq in request.sequences}
-        waiting = dict.fromkeys(owner)
         seconds = _FOREVER if every_change else _PROGRESS_SECONDS
         try:
+            self._add(requests)
+            owner = {seq: request for request in requests for seq in request.sequences}
+            waiting = dict.fromkeys(owner)
             while waiting:
                 ids = list(waiting)
                 self._model.core.run(ids, any_change=every_change, seconds=seconds, hook=self._process_logits)
                 yield from self._changed(ids, owner, waiting, every_change)
         finally:
-            self._forget(list(owner))
+            self._forget([seq for request in requests for seq in request.sequences])
 
     def _changed(
         self, ids: list[int], owner: dict[int, Request], waiting: dict[int, None], every_change: bool
