@@ -6,7 +6,6 @@
 namespace octavo {
 namespace {
 
-// Error is octavo.errors.ModelError's business in Python; the core's errors are ValueErrors there.
 void register_system(py::module_& m) {
   m.def(
       "isa", [] { return std::string(isa_name(kernels().isa)); }, "Name of the kernel table in use.");
