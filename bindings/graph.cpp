@@ -41,11 +41,35 @@ void register_weights(py::module_& m) {
 
 void register_graph(py::module_& m) {
   register_weights(m);
+  py::enum_<Activation>(m, "Activation")
+      .value("silu", Activation::kSilu)
+      .value("gelu", Activation::kGelu)
+      .value("gelu_tanh", Activation::kGeluTanh)
+      .value("quick_gelu", Activation::kQuickGelu)
+      .value("relu", Activation::kRelu)
+      .value("relu2", Activation::kRelu2)
+      .value("tanh", Activation::kTanh)
+      .value("sigmoid", Activation::kSigmoid);
+  py::enum_<EmbedSource>(m, "EmbedSource")
+      .value("tokens", EmbedSource::kTokens)
+      .value("positions", EmbedSource::kPositions)
+      .value("types", EmbedSource::kTypes);
   py::class_<Graph>(m, "Graph", "Ops recorded by tracing a model.")
       .def(py::init<const WeightStore&>(), py::arg("weights"), py::keep_alive<1, 2>())
-      .def("embed", &Graph::embed, py::arg("table"))
+      .def("embed", &Graph::embed, py::arg("table"), py::arg("source"), py::arg("offset"))
       .def("gather", &Graph::gather, py::arg("width"))
-      .def("rms_norm", &Graph::rms_norm, py::arg("x"), py::arg("weight"), py::arg("eps"))
+      .def(
+          "rms_norm",
+          [](Graph& graph, ValueId x, WeightId weight, float eps) {
+            return graph.norm(x, {NormOp::Kind::kRms, weight, std::nullopt, eps});
+          },
+          py::arg("x"), py::arg("weight"), py::arg("eps"))
+      .def(
+          "layer_norm",
+          [](Graph& graph, ValueId x, WeightId weight, std::optional<WeightId> bias, float eps) {
+            return graph.norm(x, {NormOp::Kind::kLayer, weight, bias, eps});
+          },
+          py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("eps"))
       .def(
           "linear",
           [](Graph& graph, ValueId x, const std::vector<std::pair<WeightId, std::optional<WeightId>>>& parts) {
@@ -57,21 +81,27 @@ void register_graph(py::module_& m) {
       .def(
           "attention",
           [](Graph& graph, ValueId q, ValueId k, ValueId v, int layer, int n_heads, int n_kv_heads, int head_dim,
-             RopeId rope, int window, float scale, float soft_cap) {
-            return graph.attention(q, k, v, {layer, n_heads, n_kv_heads, head_dim, rope, window, scale, soft_cap});
+             RopeId rope, int window, float scale, float soft_cap, bool causal, std::optional<WeightId> bias) {
+            return graph.attention(q, k, v,
+                                   {layer, n_heads, n_kv_heads, head_dim, rope, window, scale, soft_cap, causal, bias});
           },
           py::arg("q"), py::arg("k"), py::arg("v"), py::kw_only(), py::arg("layer"), py::arg("n_heads"),
           py::arg("n_kv_heads"), py::arg("head_dim"), py::arg("rope"), py::arg("window"), py::arg("scale"),
-          py::arg("soft_cap"))
-      .def("silu", &Graph::silu, py::arg("x"))
+          py::arg("soft_cap"), py::arg("causal"), py::arg("bias"))
+      .def("activation", &Graph::activation, py::arg("x"), py::arg("kind"))
+      .def("scale", &Graph::scale, py::arg("x"), py::arg("factor"))
+      .def("soft_cap", &Graph::soft_cap, py::arg("x"), py::arg("cap"))
       .def("mul", &Graph::mul, py::arg("a"), py::arg("b"))
       .def("add", &Graph::add, py::arg("a"), py::arg("b"))
       .def(
           "add_rope",
-          [](Graph& graph, std::vector<float> inv_freq, float scale) {
-            return graph.add_rope({std::move(inv_freq), scale});
+          [](Graph& graph, std::vector<float> inv_freq, float scale, int switch_length,
+             std::vector<float> long_inv_freq, double ntk_theta, double ntk_factor) {
+            return graph.add_rope(
+                {std::move(inv_freq), scale, switch_length, std::move(long_inv_freq), ntk_theta, ntk_factor});
           },
-          py::arg("inv_freq"), py::arg("scale"))
+          py::arg("inv_freq"), py::arg("scale"), py::kw_only(), py::arg("switch_length"), py::arg("long_inv_freq"),
+          py::arg("ntk_theta"), py::arg("ntk_factor"))
       .def("set_output", &Graph::set_output, py::arg("x"))
       .def("width", &Graph::width, py::arg("x"));
 }

@@ -84,7 +84,7 @@ class LinearModel {
       const std::vector<ValueId> values = graph.linear(x, std::move(parts));
       if (linear_.kind == Kind::kResidual) out = graph.add(out, values[0]);
       if (linear_.kind == Kind::kGated)
-        graph.linear(graph.mul(graph.silu(values[0]), values[1]), {{consumer_, std::nullopt}});
+        graph.linear(graph.mul(graph.activation(values[0], Activation::kSilu), values[1]), {{consumer_, std::nullopt}});
     }
     graph.set_output(out);
     return graph;

@@ -62,7 +62,7 @@ class RandomModel {
 
   ValueId attention(ValueId x, int layer, RopeId rope) {
     const ModelShape& s = shape_;
-    const ValueId normed = body_.rms_norm(x, ones(s.hidden), kEps);
+    const ValueId normed = body_.norm(x, {NormOp::Kind::kRms, ones(s.hidden), std::nullopt, kEps});
     const std::vector<ValueId> qkv = body_.linear(
         normed, {linear(s.q_size(), s.hidden), linear(s.kv_size(), s.hidden), linear(s.kv_size(), s.hidden)});
     const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
@@ -73,10 +73,10 @@ class RandomModel {
 
   ValueId mlp(ValueId x) {
     const ModelShape& s = shape_;
-    const ValueId normed = body_.rms_norm(x, ones(s.hidden), kEps);
+    const ValueId normed = body_.norm(x, {NormOp::Kind::kRms, ones(s.hidden), std::nullopt, kEps});
     const std::vector<ValueId> gate_up =
         body_.linear(normed, {linear(s.intermediate, s.hidden), linear(s.intermediate, s.hidden)});
-    const ValueId gated = body_.mul(body_.silu(gate_up[0]), gate_up[1]);
+    const ValueId gated = body_.mul(body_.activation(gate_up[0], Activation::kSilu), gate_up[1]);
     return body_.add(x, body_.linear(gated, {linear(s.hidden, s.intermediate)})[0]);
   }
 
@@ -89,7 +89,8 @@ class RandomModel {
 
   void trace_head() {
     const WeightId tied = store_.add_linear(embedding_.source(), embedding_.format, false);
-    const ValueId x = head_.rms_norm(head_.gather(shape_.hidden), ones(shape_.hidden), kEps);
+    const ValueId x =
+        head_.norm(head_.gather(shape_.hidden), {NormOp::Kind::kRms, ones(shape_.hidden), std::nullopt, kEps});
     head_.set_output(head_.linear(x, {{tied, std::nullopt}})[0]);
   }
 

@@ -13,11 +13,6 @@ uint8_t* tile_of(const Step& step, const KvSlot& slot, int seq, int tile, int he
   return step.kv + block * step.plan->kv_block_bytes + slot.offset + head * 2 * slot.layout.tile_bytes();
 }
 
-int sequence_of(const Batch& batch, int token) {
-  const auto after = std::upper_bound(batch.query_start.begin(), batch.query_start.end(), token);
-  return static_cast<int>(after - batch.query_start.begin()) - 1;
-}
-
 void rotate_heads(const Step& step, const OpCall& call, float* x, int n_heads, int token) {
   if (call.attention.rope < 0) return;
   const auto& rope = step.plan->ropes[static_cast<size_t>(call.attention.rope)];
@@ -39,12 +34,15 @@ void attend(const Step& step, const OpCall& call, const AttendRange& range, uint
   const Batch& batch = *step.batch;
   const int start = batch.query_start[static_cast<size_t>(range.seq)] + range.first;
   const int position = batch.positions[static_cast<size_t>(start)];
-  const int n_tiles = (position + range.n - 1) / kKvTile + 1;
+  const int n_keys = op.causal ? position + range.n : batch.end_position(range.seq);
+  const int n_tiles = (n_keys - 1) / kKvTile + 1;
   auto** tiles = reinterpret_cast<const uint8_t**>(scratch);
   for (int tile = 0; tile < n_tiles; ++tile) tiles[tile] = tile_of(step, slot, range.seq, tile, range.head);
   const int group = op.n_heads / op.n_kv_heads;
   const int64_t column = int64_t{range.head} * group * op.head_dim;
   const auto f32 = static_cast<size_t>(ActFormat::kF32);
+  const float* bias =
+      call.bias == nullptr ? nullptr : call.bias + range.head * group * relative_bias_width(call.bias_length);
   auto* floats = reinterpret_cast<float*>(scratch + round_up(static_cast<size_t>(n_tiles) * sizeof(void*), 64));
   step.kernels->attention[static_cast<size_t>(slot.layout.type)]({
       .out = step.floats(call.out, start) + column,
@@ -60,6 +58,10 @@ void attend(const Step& step, const OpCall& call, const AttendRange& range, uint
       .scale = op.scale,
       .soft_cap = op.soft_cap,
       .scratch = floats,
+      .causal = op.causal,
+      .n_keys = n_keys,
+      .bias = bias,
+      .bias_length = call.bias_length,
   });
 }
 
@@ -78,7 +80,7 @@ void write_kv(const Step& step, const OpCall& call, const Worker&) {
   Counter& counter = *step.counters_of(call);
   for (int token; (token = counter.take()) < step.n_rows;) {
     const int position = step.batch->positions[static_cast<size_t>(token)];
-    const int seq = sequence_of(*step.batch, token);
+    const int seq = step.batch->sequence_of(token);
     float *k = step.floats(call.second, token), *v = step.floats(call.third, token);
     rotate_heads(step, call, step.floats(call.in, token), op.n_heads, token);
     rotate_heads(step, call, k, op.n_kv_heads, token);

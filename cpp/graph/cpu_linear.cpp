@@ -16,9 +16,11 @@ constexpr int kWideChunk = 4, kNarrowChunk = 2;
 
 bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
 
+bool activates(const OpCall& call) { return call.epilogue == Epilogue::kActivate || call.epilogue == Epilogue::kGate; }
+
 // A chunk must hold whole groups of the activations that the epilogue quantises.
 int chunk_strips(const OpCall& call, int n_tokens) {
-  if (call.epilogue == Epilogue::kSiluMul && emits(call.out, ActFormat::kQ8x256)) return kMaxChunkStrips;
+  if (activates(call) && emits(call.out, ActFormat::kQ8x256)) return kMaxChunkStrips;
   return n_tokens >= kManyTokens ? kWideChunk : kNarrowChunk;
 }
 
@@ -156,7 +158,9 @@ void emit_segment(const Step& step, const ValueRows& out, int row, const float* 
   }
 }
 
-void gated_chunk(const Step& step, const OpCall& call, const Chunk& gate, const Chunk& up, float* tiles) {
+// f(gate) * up, or f(gate) where there is no `up`, in every format that the consumers want.
+void activated_chunk(const Step& step, const OpCall& call, const Chunk& gate, const Chunk* up, float* tiles) {
+  const auto f = static_cast<size_t>(call.activation);
   const int first = gate.first_strip * kStrip, width = gate.strips * kStrip;
   const int valid = std::min(width, static_cast<int>(gate.part->weight->n) - first);
   float *gates = tiles, *ups = tiles + kTileFloats;
@@ -164,10 +168,13 @@ void gated_chunk(const Step& step, const OpCall& call, const Chunk& gate, const 
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     const int n = std::min(kTokenTile, step.n_rows - token);
     multiply(gates, width, step, call, gate, token, n);
-    multiply(ups, width, step, call, up, token, n);
+    if (up != nullptr) multiply(ups, width, step, call, *up, token, n);
     for (int t = 0; t < n; ++t) {
       float* row = gates + t * width;
-      step.kernels->silu_mul(row, row, ups + t * width, valid);
+      if (up != nullptr)
+        step.kernels->activate_mul[f](row, row, ups + t * width, valid);
+      else
+        step.kernels->activate[f](row, row, valid);
       emit_segment(step, call.out, token + t, row, first, valid, static_cast<int>(gate.part->weight->n), stage);
     }
   }
@@ -199,19 +206,20 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
-  const bool gated = call.epilogue == Epilogue::kSiluMul;
+  const bool gated = call.epilogue == Epilogue::kGate;
   ChunkFeed feed(step.counters_of(call), worker, gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips));
   for (int c; (c = feed.take()) >= 0;) {
-    if (gated) {
-      gated_chunk(step, call, open_chunk(call.parts[0], c * strips, strips, panel),
-                  open_chunk(call.parts[1], c * strips, strips, second_panel), tiles);
-      continue;
-    }
     const Chunk chunk = find_chunk(call, c, strips, panel);
-    if (call.epilogue == Epilogue::kAddResidual)
+    if (gated) {
+      const Chunk up = open_chunk(call.parts[1], c * strips, strips, second_panel);
+      activated_chunk(step, call, chunk, &up, tiles);
+    } else if (call.epilogue == Epilogue::kActivate) {
+      activated_chunk(step, call, chunk, nullptr, tiles);
+    } else if (call.epilogue == Epilogue::kAddResidual) {
       residual_chunk(step, call, chunk, tiles);
-    else
+    } else {
       store_chunk(step, call, chunk, tiles);
+    }
   }
 }
 

@@ -8,9 +8,11 @@ namespace octavo::cpu {
 
 void embed(const Step&, const OpCall&, const Worker&);
 void gather(const Step&, const OpCall&, const Worker&);
-void rms_norm(const Step&, const OpCall&, const Worker&);
+void norm(const Step&, const OpCall&, const Worker&);
 void quantize(const Step&, const OpCall&, const Worker&);
-void silu(const Step&, const OpCall&, const Worker&);
+void activation(const Step&, const OpCall&, const Worker&);
+void scale(const Step&, const OpCall&, const Worker&);
+void soft_cap(const Step&, const OpCall&, const Worker&);
 void mul(const Step&, const OpCall&, const Worker&);
 void add(const Step&, const OpCall&, const Worker&);
 void linear(const Step&, const OpCall&, const Worker&);

@@ -40,16 +40,45 @@ void emit(const Step& step, const OpCall& call, int row, const float* x, int n, 
   }
 }
 
+int index_of(const Batch& batch, EmbedSource source, int row) {
+  switch (source) {
+    case EmbedSource::kTokens: return batch.token_ids[static_cast<size_t>(row)];
+    case EmbedSource::kPositions: return batch.positions[static_cast<size_t>(row)];
+    case EmbedSource::kTypes: return batch.token_type(row);
+  }
+  return 0;
+}
+
+// The frequencies of a sequence that may grow to `length` tokens.
+const float* rope_frequencies(float* scratch, const Rope& rope, int length) {
+  if (rope.switch_length == 0 || length <= rope.switch_length) return rope.inv_freq.data();
+  if (!rope.long_inv_freq.empty()) return rope.long_inv_freq.data();
+  const size_t half = rope.inv_freq.size();
+  const double dim = 2.0 * static_cast<double>(half);
+  const double growth = rope.ntk_factor * length / rope.switch_length - (rope.ntk_factor - 1);
+  const double base = rope.ntk_theta * std::pow(growth, dim / (dim - 2));
+  for (size_t i = 0; i < half; ++i)
+    scratch[i] = static_cast<float>(1.0 / std::pow(base, 2.0 * static_cast<double>(i) / dim));
+  return scratch;
+}
+
 bool stored(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
 
 }  // namespace
 
 void embed(const Step& step, const OpCall& call, const Worker&) {
   const Weight& table = *call.weight;
+  const Batch& batch = *step.batch;
   const size_t bytes = row_bytes(table.format, table.k);
   for_rows(step, call, [&](int row) {
-    const auto id = static_cast<size_t>(step.batch->token_ids[static_cast<size_t>(row)]);
-    format_row(table.format).dequantize(step.floats(call.out, row), table.data + id * bytes, table.k);
+    float* out = step.floats(call.out, row);
+    const float* given = call.source == EmbedSource::kTokens ? batch.embed(row) : nullptr;
+    if (given != nullptr) {
+      std::copy_n(given, table.k, out);
+    } else {
+      const auto index = static_cast<size_t>(index_of(batch, call.source, row) + call.offset);
+      format_row(table.format).dequantize(out, table.data + index * bytes, table.k);
+    }
   });
 }
 
@@ -60,12 +89,19 @@ void gather(const Step& step, const OpCall& call, const Worker&) {
   });
 }
 
-void rms_norm(const Step& step, const OpCall& call, const Worker& worker) {
+void norm(const Step& step, const OpCall& call, const Worker& worker) {
   auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
   const bool keep = stored(call.out, ActFormat::kF32);
+  const int group = static_cast<int>(call.weight->k);
   for_rows(step, call, [&](int row) {
     float* out = keep ? step.floats(call.out, row) : scratch;
-    step.kernels->rms_norm(out, step.floats(call.in, row), call.weight->floats(), call.width, call.eps);
+    const float* x = step.floats(call.in, row);
+    for (int i = 0; i < call.width; i += group) {
+      if (call.norm == NormOp::Kind::kRms)
+        step.kernels->rms_norm(out + i, x + i, call.weight->floats(), group, call.factor);
+      else
+        step.kernels->layer_norm(out + i, x + i, call.weight->floats(), call.bias, group, call.factor);
+    }
     emit(step, call, row, out, call.width, scratch + call.width);
   });
 }
@@ -75,14 +111,31 @@ void quantize(const Step& step, const OpCall& call, const Worker& worker) {
   for_rows(step, call, [&](int row) { emit(step, call, row, step.floats(call.in, row), call.width, scratch); });
 }
 
-void silu(const Step& step, const OpCall& call, const Worker&) {
-  for_rows(step, call,
-           [&](int row) { step.kernels->silu(step.floats(call.out, row), step.floats(call.in, row), call.width); });
+void activation(const Step& step, const OpCall& call, const Worker&) {
+  const auto f = step.kernels->activate[static_cast<size_t>(call.activation)];
+  for_rows(step, call, [&](int row) { f(step.floats(call.out, row), step.floats(call.in, row), call.width); });
+}
+
+void scale(const Step& step, const OpCall& call, const Worker&) {
+  for_rows(step, call, [&](int row) {
+    step.kernels->scale(step.floats(call.out, row), step.floats(call.in, row), call.factor, call.width);
+  });
+}
+
+void soft_cap(const Step& step, const OpCall& call, const Worker&) {
+  for_rows(step, call, [&](int row) {
+    step.kernels->soft_cap(step.floats(call.out, row), step.floats(call.in, row), call.factor, call.width);
+  });
 }
 
 void mul(const Step& step, const OpCall& call, const Worker&) {
   for_rows(step, call, [&](int row) {
-    step.kernels->mul(step.floats(call.out, row), step.floats(call.in, row), step.floats(call.second, row), call.width);
+    float* out = step.floats(call.out, row);
+    const float *a = step.floats(call.in, row), *b = step.floats(call.second, row);
+    if (call.broadcast)
+      step.kernels->scale(out, a, *b, call.width);
+    else
+      step.kernels->mul(out, a, b, call.width);
   });
 }
 
@@ -93,15 +146,17 @@ void add(const Step& step, const OpCall& call, const Worker&) {
 }
 
 // Angles are float products and their functions are rounded from double, as the models were trained.
-void rope_tables(const Step& step, const OpCall& call, const Worker&) {
+void rope_tables(const Step& step, const OpCall& call, const Worker& worker) {
   const Rope& rope = step.plan->ropes[static_cast<size_t>(call.rope_slot)];
   const size_t half = rope.inv_freq.size();
   float* table = (*step.rope_tables)[static_cast<size_t>(call.rope_slot)].data();
+  auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
   for_rows(step, call, [&](int row) {
     const auto position = static_cast<float>(step.batch->positions[static_cast<size_t>(row)]);
+    const float* frequencies = rope_frequencies(scratch, rope, step.batch->rope_length(row));
     float* cos = table + static_cast<size_t>(row) * 2 * half;
     for (size_t i = 0; i < half; ++i) {
-      const double angle = position * rope.inv_freq[i];
+      const double angle = position * frequencies[i];
       cos[i] = static_cast<float>(std::cos(angle)) * rope.scale;
       cos[half + i] = static_cast<float>(std::sin(angle)) * rope.scale;
     }

@@ -1,6 +1,7 @@
 #include "graph/fuse.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace octavo {
 namespace {
@@ -27,8 +28,11 @@ class Fuser {
     const auto& ops = graph_.ops();
     fused_.resize(ops.size());
     for (size_t i = 0; i < ops.size(); ++i) fused_[i] = FusedOp{&ops[i], ops[i].in, ops[i].out};
-    for (size_t i = 0; i < ops.size(); ++i) {
+    for (size_t i = 0; i < ops.size(); ++i)
       if (is<MulOp>(ops[i])) try_gate(i);
+    for (size_t i = 0; i < ops.size(); ++i) {
+      if (fused_[i].op == nullptr) continue;
+      if (is<ActivationOp>(ops[i])) try_activate(i);
       if (is<AddOp>(ops[i])) try_residual(i);
     }
     std::erase_if(fused_, [](const FusedOp& f) { return f.op == nullptr; });
@@ -48,15 +52,31 @@ class Fuser {
 
   void try_gate(size_t i) {
     const Op& mul = graph_.ops()[i];
-    const int silu_index = producer(mul.in[0]);
-    if (silu_index < 0 || !is<SiluOp>(graph_.ops()[static_cast<size_t>(silu_index)]) || !single(mul.in[0])) return;
-    const ValueId gate = graph_.ops()[static_cast<size_t>(silu_index)].in[0], up = mul.in[1];
+    const int index = producer(mul.in[0]);
+    if (index < 0 || !single(mul.in[0])) return;
+    const Op& activation = graph_.ops()[static_cast<size_t>(index)];
+    if (!is<ActivationOp>(activation)) return;
+    const ValueId gate = activation.in[0], up = mul.in[1];
     FusedOp* linear = linear_of(gate);
     if (linear == nullptr || linear->out != std::vector<ValueId>{gate, up} || !single(gate) || !single(up)) return;
-    linear->epilogue = Epilogue::kSiluMul;
-    linear->out = mul.out;
-    fused_[static_cast<size_t>(silu_index)].op = nullptr;
+    take_activation(*linear, activation, Epilogue::kGate, mul.out);
+    fused_[static_cast<size_t>(index)].op = nullptr;
     fused_[i].op = nullptr;
+  }
+
+  void try_activate(size_t i) {
+    const Op& activation = graph_.ops()[i];
+    const ValueId product = activation.in[0];
+    FusedOp* linear = linear_of(product);
+    if (linear == nullptr || linear->out.size() != 1 || !single(product)) return;
+    take_activation(*linear, activation, Epilogue::kActivate, activation.out);
+    fused_[i].op = nullptr;
+  }
+
+  static void take_activation(FusedOp& linear, const Op& activation, Epilogue epilogue, std::vector<ValueId> out) {
+    linear.epilogue = epilogue;
+    linear.activation = std::get<ActivationOp>(activation.params).kind;
+    linear.out = std::move(out);
   }
 
   // The linear takes the add's place, so the residual is already there.
@@ -66,8 +86,11 @@ class Fuser {
       const ValueId product = add.in[static_cast<size_t>(side)];
       FusedOp* linear = linear_of(product);
       if (linear == nullptr || linear->out.size() != 1 || !single(product)) continue;
-      fused_[i] =
-          FusedOp{linear->op, linear->in, add.out, Epilogue::kAddResidual, add.in[static_cast<size_t>(1 - side)]};
+      fused_[i] = FusedOp{.op = linear->op,
+                          .in = linear->in,
+                          .out = add.out,
+                          .epilogue = Epilogue::kAddResidual,
+                          .residual = add.in[static_cast<size_t>(1 - side)]};
       linear->op = nullptr;
       return;
     }

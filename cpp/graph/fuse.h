@@ -14,11 +14,13 @@ struct FusedOp {
   std::vector<ValueId> in;
   std::vector<ValueId> out;
   Epilogue epilogue = Epilogue::kStore;
+  Activation activation{};            // with kActivate and kGate
   std::optional<ValueId> residual{};  // with kAddResidual
 };
 
 //   add(x, linear(y))              -> linear with the residual x
-//   mul(silu(gate), up), both outputs of one linear and of no other use -> gated linear
+//   mul(f(gate), up), both outputs of one linear and of no other use -> gated linear
+//   f(linear(y))              -> linear with the activation f
 std::vector<FusedOp> fuse(const Graph& graph);
 
 }  // namespace octavo

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graph/weights.h"
+#include "kernels/kernels.h"
 
 namespace octavo {
 
@@ -16,17 +17,29 @@ using ValueId = int32_t;
 using RopeId = int32_t;
 
 // Rotary embedding (Su et al. 2021) over the first 2 * inv_freq.size() dimensions of a head, halves paired.
+// A sequence that may grow beyond switch_length tokens rotates by other frequencies from its first token on.
 struct Rope {
   std::vector<float> inv_freq;
-  float scale = 1.0f;  // multiplies cos and sin (yarn, longrope)
+  float scale = 1.0f;                  // multiplies cos and sin (yarn, longrope)
+  int switch_length = 0;               // 0: one set of frequencies for all lengths
+  std::vector<float> long_inv_freq{};  // beyond switch_length (longrope), or empty:
+  double ntk_theta = 0;                // the base that grows with the length (dynamic NTK)
+  double ntk_factor = 1;
 };
 
+enum class EmbedSource : uint8_t { kTokens, kPositions, kTypes };
 struct EmbedOp {
   WeightId table;
+  EmbedSource source;
+  int offset;  // added to the index
 };
 struct GatherOp {};  // picks the rows that the batch asks for from the body's output
-struct RmsNormOp {
+// Over groups of as many values as the weight has.
+struct NormOp {
+  enum class Kind : uint8_t { kRms, kLayer };
+  Kind kind;
   WeightId weight;
+  std::optional<WeightId> bias;
   float eps;
 };
 struct LinearOp {
@@ -42,15 +55,26 @@ struct AttentionOp {
   int n_kv_heads;
   int head_dim;
   RopeId rope;  // -1: none
-  int window;   // 0: all earlier tokens
+  int window;   // 0: none; causal: the last `window` tokens; else half of it to either side
   float scale;
-  float soft_cap;  // 0: none
+  float soft_cap;                  // 0: none
+  bool causal = true;              // else every token of the sequence is seen
+  std::optional<WeightId> bias{};  // relative_bias_width() floats a head, added to the scaled scores
 };
-struct SiluOp {};
-struct MulOp {};
+struct ActivationOp {
+  Activation kind;
+};
+struct ScaleOp {
+  float factor;
+};
+struct SoftCapOp {
+  float cap;
+};
+struct MulOp {};  // the second operand may have one column
 struct AddOp {};
 
-using OpParams = std::variant<EmbedOp, GatherOp, RmsNormOp, LinearOp, AttentionOp, SiluOp, MulOp, AddOp>;
+using OpParams =
+    std::variant<EmbedOp, GatherOp, NormOp, LinearOp, AttentionOp, ActivationOp, ScaleOp, SoftCapOp, MulOp, AddOp>;
 
 struct Op {
   OpParams params;
@@ -62,12 +86,14 @@ class Graph {
  public:
   explicit Graph(const WeightStore& weights) : weights_(&weights) {}
 
-  ValueId embed(WeightId table);
+  ValueId embed(WeightId table, EmbedSource source = EmbedSource::kTokens, int offset = 0);
   ValueId gather(int width);
-  ValueId rms_norm(ValueId x, WeightId weight, float eps);
+  ValueId norm(ValueId x, const NormOp& op);
   std::vector<ValueId> linear(ValueId x, std::vector<LinearOp::Part> parts);
   ValueId attention(ValueId q, ValueId k, ValueId v, const AttentionOp& op);
-  ValueId silu(ValueId x);
+  ValueId activation(ValueId x, Activation kind);
+  ValueId scale(ValueId x, float factor);
+  ValueId soft_cap(ValueId x, float cap);
   ValueId mul(ValueId a, ValueId b);
   ValueId add(ValueId a, ValueId b);
   RopeId add_rope(Rope rope);
@@ -83,7 +109,6 @@ class Graph {
  private:
   ValueId new_value(int64_t width);
   ValueId push(OpParams params, std::vector<ValueId> in, int64_t width);
-  ValueId elementwise(const char* name, OpParams params, ValueId a, ValueId b);
   const Weight& weight(const char* op, WeightId id, Weight::Kind kind) const;
 
   const WeightStore* weights_;

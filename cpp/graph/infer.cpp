@@ -28,17 +28,25 @@ const Weight& Graph::weight(const char* op, WeightId id, Weight::Kind kind) cons
   return found;
 }
 
-ValueId Graph::embed(WeightId table) {
-  return push(EmbedOp{table}, {}, weight("embed", table, Weight::Kind::kEmbedding).k);
+ValueId Graph::embed(WeightId table, EmbedSource source, int offset) {
+  const Weight& rows = weight("embed", table, Weight::Kind::kEmbedding);
+  OCTAVO_CHECK(offset >= 0 && offset < rows.n, "[embed] the offset ", offset, " leaves none of the ", rows.n,
+               " rows of ", rows.name, ".");
+  return push(EmbedOp{table, source, offset}, {}, rows.k);
 }
 
 ValueId Graph::gather(int width) { return push(GatherOp{}, {}, width); }
 
-ValueId Graph::rms_norm(ValueId x, WeightId id, float eps) {
-  const Weight& gain = weight("rms_norm", id, Weight::Kind::kVector);
-  OCTAVO_CHECK(gain.k == width(x), "[rms_norm] weight ", gain.name, " has ", gain.k, " elements, expected ", width(x),
-               ".");
-  return push(RmsNormOp{id, eps}, {x}, width(x));
+ValueId Graph::norm(ValueId x, const NormOp& op) {
+  const Weight& gain = weight("norm", op.weight, Weight::Kind::kVector);
+  OCTAVO_CHECK(gain.k > 0 && width(x) % gain.k == 0, "[norm] weight ", gain.name, " has ", gain.k,
+               " elements, expected ", width(x), " or a divisor of it.");
+  if (op.bias) {
+    const Weight& bias = weight("norm", *op.bias, Weight::Kind::kVector);
+    OCTAVO_CHECK(op.kind == NormOp::Kind::kLayer && bias.k == gain.k, "[norm] bias ", bias.name, " has ", bias.k,
+                 " elements, expected ", gain.k, " of a layer norm.");
+  }
+  return push(op, {x}, width(x));
 }
 
 std::vector<ValueId> Graph::linear(ValueId x, std::vector<LinearOp::Part> parts) {
@@ -72,20 +80,37 @@ ValueId Graph::attention(ValueId q, ValueId k, ValueId v, const AttentionOp& op)
   if (op.rope >= 0)
     OCTAVO_CHECK(2 * ropes_[static_cast<size_t>(op.rope)].inv_freq.size() <= static_cast<size_t>(op.head_dim),
                  "[attention] the rope rotates more than the head's ", op.head_dim, " dimensions.");
+  if (op.bias) {
+    const Weight& bias = weight("attention", *op.bias, Weight::Kind::kVector);
+    OCTAVO_CHECK(bias.k % op.n_heads == 0 && relative_bias_length(bias.k / op.n_heads) > 0, "[attention] bias ",
+                 bias.name, " has ", bias.k, " elements, which is no table of relative positions for ", op.n_heads,
+                 " heads.");
+  }
   return push(op, {q, k, v}, width(q));
 }
 
-ValueId Graph::elementwise(const char* name, OpParams params, ValueId a, ValueId b) {
-  OCTAVO_CHECK(width(a) == width(b), "[", name, "] operands have widths ", width(a), " and ", width(b), ".");
-  return push(std::move(params), {a, b}, width(a));
+ValueId Graph::activation(ValueId x, Activation kind) { return push(ActivationOp{kind}, {x}, width(x)); }
+ValueId Graph::scale(ValueId x, float factor) { return push(ScaleOp{factor}, {x}, width(x)); }
+
+ValueId Graph::soft_cap(ValueId x, float cap) {
+  OCTAVO_CHECK(cap > 0, "[soft_cap] the cap is ", cap, ", expected a positive number.");
+  return push(SoftCapOp{cap}, {x}, width(x));
 }
 
-ValueId Graph::silu(ValueId x) { return push(SiluOp{}, {x}, width(x)); }
-ValueId Graph::mul(ValueId a, ValueId b) { return elementwise("mul", MulOp{}, a, b); }
-ValueId Graph::add(ValueId a, ValueId b) { return elementwise("add", AddOp{}, a, b); }
+ValueId Graph::mul(ValueId a, ValueId b) {
+  OCTAVO_CHECK(width(b) == width(a) || width(b) == 1, "[mul] operands have widths ", width(a), " and ", width(b), ".");
+  return push(MulOp{}, {a, b}, width(a));
+}
+
+ValueId Graph::add(ValueId a, ValueId b) {
+  OCTAVO_CHECK(width(a) == width(b), "[add] operands have widths ", width(a), " and ", width(b), ".");
+  return push(AddOp{}, {a, b}, width(a));
+}
 
 RopeId Graph::add_rope(Rope rope) {
   OCTAVO_CHECK(!rope.inv_freq.empty(), "[rope] needs at least one frequency.");
+  OCTAVO_CHECK(rope.long_inv_freq.empty() || rope.long_inv_freq.size() == rope.inv_freq.size(), "[rope] has ",
+               rope.inv_freq.size(), " frequencies for short and ", rope.long_inv_freq.size(), " for long sequences.");
   ropes_.push_back(std::move(rope));
   return static_cast<RopeId>(ropes_.size() - 1);
 }

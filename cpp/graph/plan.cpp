@@ -58,6 +58,7 @@ class Planner {
     for (size_t r = 0; r < plan_.ropes.size(); ++r) {
       OpCall& call = push(cpu::rope_tables);
       call.rope_slot = static_cast<int>(r);
+      need_scratch(static_cast<int64_t>(plan_.ropes[r].inv_freq.size()) * 4);
     }
     for (size_t i = 0; i < ops_.size(); ++i) emit(static_cast<int>(i));
     plan_.output = values_[static_cast<size_t>(graph_.output())][kF32];
@@ -85,6 +86,9 @@ class Planner {
     for (const FusedOp& fused : ops_)
       if (std::holds_alternative<AttentionOp>(fused.op->params))
         for (ValueId v : fused.in) scores_[static_cast<size_t>(v)] = true;
+    for (const FusedOp& fused : ops_)  // a norm of queries or keys only hands them on
+      if (std::holds_alternative<NormOp>(fused.op->params) && scores_[static_cast<size_t>(fused.out[0])])
+        scores_[static_cast<size_t>(fused.in[0])] = true;
     for (const FusedOp& fused : ops_)
       if (wants_refined(fused)) refined_[static_cast<size_t>(fused.in[0])] = true;
     for (size_t i = 0; i < ops_.size(); ++i) {
@@ -175,51 +179,77 @@ class Planner {
     return call;
   }
 
-  void float_call(OpFn fn, const FusedOp& fused, const Weight* weight) {
+  void float_call(OpFn fn, const FusedOp& fused) {
+    float_call(fn, fused, [](OpCall&) {});
+  }
+  template <class Set>
+  void float_call(OpFn fn, const FusedOp& fused, Set set) {
     place_float(fused.out[0]);
     OpCall& call = row_call(fn, fused);
-    call.weight = weight;
     call.out = rows_of(fused.out[0]);
+    set(call);
     quantize_after(fused.out[0]);
   }
 
   void lower(const EmbedOp& op, const FusedOp& fused, int) {
-    float_call(cpu::embed, fused, &graph_.weights().at(op.table));
+    const Weight& table = graph_.weights().at(op.table);
+    if (op.source == EmbedSource::kPositions)
+      OCTAVO_CHECK(max_context_ + op.offset <= table.n, "[embed] ", table.name, " has rows for ", table.n - op.offset,
+                   " positions, but sequences of ", max_context_, " tokens are asked for; lower max_model_len.");
+    float_call(cpu::embed, fused, [&](OpCall& call) {
+      call.weight = &table;
+      call.source = op.source;
+      call.offset = op.offset;
+    });
   }
-  void lower(const GatherOp&, const FusedOp& fused, int) { float_call(cpu::gather, fused, nullptr); }
-  void lower(const SiluOp&, const FusedOp& fused, int) { float_call(cpu::silu, fused, nullptr); }
-  void lower(const MulOp&, const FusedOp& fused, int) { float_call(cpu::mul, fused, nullptr); }
-  void lower(const AddOp&, const FusedOp& fused, int) { float_call(cpu::add, fused, nullptr); }
+  void lower(const GatherOp&, const FusedOp& fused, int) { float_call(cpu::gather, fused); }
+  void lower(const AddOp&, const FusedOp& fused, int) { float_call(cpu::add, fused); }
+  void lower(const MulOp&, const FusedOp& fused, int) {
+    const bool broadcast = graph_.width(fused.in[1]) < graph_.width(fused.in[0]);
+    float_call(cpu::mul, fused, [&](OpCall& call) { call.broadcast = broadcast; });
+  }
+  void lower(const ActivationOp& op, const FusedOp& fused, int) {
+    float_call(cpu::activation, fused, [&](OpCall& call) { call.activation = op.kind; });
+  }
+  void lower(const ScaleOp& op, const FusedOp& fused, int) {
+    float_call(cpu::scale, fused, [&](OpCall& call) { call.factor = op.factor; });
+  }
+  void lower(const SoftCapOp& op, const FusedOp& fused, int) {
+    float_call(cpu::soft_cap, fused, [&](OpCall& call) { call.factor = op.cap; });
+  }
 
-  void lower(const RmsNormOp& op, const FusedOp& fused, int) {
+  void lower(const NormOp& op, const FusedOp& fused, int) {
     place_needed(fused.out[0]);
-    OpCall& call = row_call(cpu::rms_norm, fused);
+    OpCall& call = row_call(cpu::norm, fused);
     call.out = rows_of(fused.out[0]);
+    call.norm = op.kind;
     call.weight = &graph_.weights().at(op.weight);
-    call.eps = op.eps;
+    if (op.bias) call.bias = graph_.weights().at(*op.bias).floats();
+    call.factor = op.eps;
     call.refined = is_refined(fused.out[0]);
     need_scratch(int64_t{8} * call.width);
   }
 
   void lower(const LinearOp& op, const FusedOp& fused, int index) {
-    const bool gated = fused.epilogue == Epilogue::kSiluMul;
+    const bool activates = fused.epilogue == Epilogue::kActivate || fused.epilogue == Epilogue::kGate;
     if (fused.residual)
       place_residual(fused, index);
-    else if (gated)
+    else if (activates)
       place_needed(fused.out[0]);
     else
       for (ValueId v : fused.out) place_float(v);
     OpCall& call = row_call(cpu::linear, fused);
     call.epilogue = fused.epilogue;
+    call.activation = fused.activation;
     call.refined = wants_refined(fused);
     if (fused.residual) call.second = rows_of(*fused.residual);
     call.out = rows_of(fused.out[0]);
     for (size_t p = 0; p < op.parts.size(); ++p)
-      call.parts.push_back(part_of(op.parts[p], gated ? Rows{} : rows_of(fused.out[p])[kF32]));
+      call.parts.push_back(part_of(op.parts[p], activates ? Rows{} : rows_of(fused.out[p])[kF32]));
     need_scratch(cpu::linear_scratch(call));
     if (fused.residual && rows_of(fused.out[0])[kF32].offset == rows_of(*fused.residual)[kF32].offset)
       rows_of(*fused.residual)[kF32].offset = -1;  // the output lives on in its place
-    if (!gated)
+    if (!activates)
       for (ValueId v : fused.out) quantize_after(v);
   }
 
@@ -248,14 +278,28 @@ class Planner {
     place_float(fused.out[0]);
     OpCall& attend = row_call(cpu::attention, fused);
     attend.attention = op;
+    if (op.bias) set_bias(attend, op);
     attend.out = rows_of(fused.out[0]);
     need_scratch(cpu::attention_scratch_bytes(op, max_context_));
     quantize_after(fused.out[0]);
   }
 
+  void set_bias(OpCall& call, const AttentionOp& op) {
+    const Weight& bias = graph_.weights().at(*op.bias);
+    call.bias = bias.floats();
+    call.bias_length = static_cast<int>(relative_bias_length(bias.k / op.n_heads));
+    OCTAVO_CHECK(max_context_ <= call.bias_length, "[attention] ", bias.name, " is for sequences of up to ",
+                 call.bias_length, " tokens, but ", max_context_, " are asked for; lower max_model_len.");
+  }
+
+  // Layers that see the whole sequence at once need its keys only while they run, so they share one place.
   void add_kv_slot(const AttentionOp& op) {
     OCTAVO_CHECK(op.layer == static_cast<int>(plan_.kv.size()), "[attention] layer ", op.layer, " comes out of order.");
     const KvLayout layout{op.n_kv_heads, op.head_dim, kv_};
+    if (!op.causal && !plan_.kv.empty() && plan_.kv[0].layout == layout) {
+      plan_.kv.push_back(plan_.kv[0]);
+      return;
+    }
     plan_.kv.push_back({plan_.kv_block_bytes, layout});
     plan_.kv_block_bytes += static_cast<int64_t>(round_up(static_cast<size_t>(layout.block_bytes()), kCacheLine));
   }

@@ -34,7 +34,8 @@ struct LinearPart {
   Rows out;  // where this part's rows go (kF32)
 };
 
-enum class Epilogue : uint8_t { kStore, kAddResidual, kSiluMul };
+// kActivate: f(product); kGate: f(first product) * second product.
+enum class Epilogue : uint8_t { kStore, kAddResidual, kActivate, kGate };
 
 struct OpCall {
   OpFn fn = nullptr;
@@ -46,8 +47,15 @@ struct OpCall {
   ValueRows third{};   // values for attention
   std::vector<LinearPart> parts;
   Epilogue epilogue = Epilogue::kStore;
+  Activation activation{};
+  NormOp::Kind norm{};
+  bool broadcast = false;  // the second operand of a product has one column
   const Weight* weight = nullptr;
-  float eps = 0;
+  const float* bias = nullptr;  // of a norm or of attention, or null
+  int bias_length = 0;          // tokens that attention's is for
+  EmbedSource source{};
+  int offset = 0;    // of an embedding's index
+  float factor = 0;  // eps of a norm, factor of a scale, cap of a soft cap
   // Quantised rows are followed, half a stride on, by a row of what quantisation left over.
   bool refined = false;
   AttentionOp attention{};

@@ -1,6 +1,7 @@
 // What one step of a plan reads: the ragged batch and the memory that ops work in.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -17,9 +18,26 @@ struct Batch {
   std::vector<int32_t> query_start;  // (n_seqs + 1): tokens [query_start[s], query_start[s + 1]) are of sequence s
   std::vector<const int32_t*> block_tables;  // (n_seqs): KV blocks of sequence s, enough for its last position
   std::vector<int32_t> gather;               // (n_rows): tokens whose output rows a head plan reads
+  std::vector<int32_t> token_types;          // (n_tokens), or empty: all 0
+  std::vector<const float*> embeds;          // (n_tokens): a row instead of the token's own, or null; or empty
+  std::vector<int32_t> rope_lengths;         // (n_seqs): tokens that a sequence may grow to; or empty: as they are
 
   int n_tokens() const { return static_cast<int>(token_ids.size()); }
   int n_seqs() const { return static_cast<int>(block_tables.size()); }
+  int token_type(int token) const { return token_types.empty() ? 0 : token_types[static_cast<size_t>(token)]; }
+  const float* embed(int token) const { return embeds.empty() ? nullptr : embeds[static_cast<size_t>(token)]; }
+  int sequence_of(int token) const {
+    const auto after = std::upper_bound(query_start.begin(), query_start.end(), token);
+    return static_cast<int>(after - query_start.begin()) - 1;
+  }
+  // One past the last position of a sequence's new tokens.
+  int end_position(int seq) const {
+    return positions[static_cast<size_t>(query_start[static_cast<size_t>(seq) + 1]) - 1] + 1;
+  }
+  int rope_length(int token) const {
+    const int seq = sequence_of(token);
+    return rope_lengths.empty() ? end_position(seq) : rope_lengths[static_cast<size_t>(seq)];
+  }
 };
 
 struct Step {

@@ -44,7 +44,13 @@ struct KvLayout {
   KvType type;
   constexpr int64_t tile_bytes() const { return int64_t{kKvTile} * head_dim * (type == KvType::kF32 ? 4 : 2); }
   constexpr int64_t block_bytes() const { return 2 * tile_bytes() * n_kv_heads; }
+  bool operator==(const KvLayout&) const = default;
 };
+
+// An additive bias of attention by the distance key - query, for sequences of up to `length` tokens: entry
+// key - query + length - 1 of a head's row, which ends with a tile's width of padding.
+constexpr int64_t relative_bias_width(int64_t length) { return 2 * length - 1 + kKvTile; }
+constexpr int64_t relative_bias_length(int64_t width) { return (width - kKvTile + 1) / 2; }
 
 // One sequence's queries of one kv head over its cached keys.
 struct AttentionTask {
@@ -57,11 +63,19 @@ struct AttentionTask {
   int n_group;  // query heads that share this kv head
   int head_dim;
   int first_position;  // absolute position of query 0
-  int window;          // sliding window in tokens, 0: none
+  int window;          // 0: none; causal: the last `window` keys; else window / 2 to either side
   float scale;
-  float soft_cap;  // 0: none
-  float* scratch;  // attention_scratch floats
+  float soft_cap;               // 0: none
+  float* scratch;               // attention_scratch floats
+  bool causal = true;           // a query sees keys up to its own; else all n_keys
+  int n_keys = 0;               // that exist, where not causal
+  const float* bias = nullptr;  // (n_group, relative_bias_width(bias_length)), or null
+  int bias_length = 0;
 };
+
+// kGelu is exact (erf); kGeluTanh its approximation by tanh; kQuickGelu x * sigmoid(1.702 x); kRelu2 relu squared.
+enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kQuickGelu, kRelu, kRelu2, kTanh, kSigmoid };
+inline constexpr int kActivationCount = 8;
 
 struct KernelTable {
   Isa isa;
@@ -69,12 +83,17 @@ struct KernelTable {
 
   // out = x / sqrt(mean(x^2) + eps) * weight; out may be x.
   void (*rms_norm)(float* out, const float* x, const float* weight, int n, float eps);
+  // out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias; bias may be null, out may be x.
+  void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int n, float eps);
   // Writes one row in the given format (see quant/activation.h); n a multiple of the format's group.
   std::array<void (*)(uint8_t* row, const float* x, int n), kActFormatCount> quantize_act;
   void (*add)(float* out, const float* a, const float* b, int n);
   void (*mul)(float* out, const float* a, const float* b, int n);
-  void (*silu)(float* out, const float* x, int n);
-  void (*silu_mul)(float* out, const float* gate, const float* up, int n);
+  void (*scale)(float* out, const float* x, float factor, int n);
+  void (*soft_cap)(float* out, const float* x, float cap, int n);  // cap * tanh(x / cap)
+  // By Activation: out = f(x), and out = f(gate) * up; out may be x or gate.
+  std::array<void (*)(float* out, const float* x, int n), kActivationCount> activate;
+  std::array<void (*)(float* out, const float* gate, const float* up, int n), kActivationCount> activate_mul;
   // Rotates pairs (x[i], x[i + half]) by (cos[i], sin[i]), i < half.
   void (*rope)(float* x, const float* cos, const float* sin, int half);
 

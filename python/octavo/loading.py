@@ -15,6 +15,7 @@ from octavo.engine_args import CPU_MAX_NUM_BATCHED_TOKENS, CPU_MAX_NUM_SEQS, LAR
 from octavo.errors import InvalidInputError, ModelError, OctavoError
 from octavo.generation_config import FILE_NAME, GenerationDefaults, read_generation_config, resolve_generation_defaults
 from octavo.models import SUPPORTED_ARCHITECTURES, model_class
+from octavo.tasks import Task, resolve_task, trace_model
 from octavo.tokenizer.load import load_tokenizer, tokenizer_from_gguf
 from octavo.tokenizer.tokenizer import Tokenizer
 from octavo.weights.gguf import GGUFFile
@@ -39,6 +40,7 @@ class LoadedModel:
     defaults: GenerationDefaults
     max_model_len: int
     vocab_size: int  # rows of the embedding table: token ids are below it
+    task: Task
     weight_bytes: int
     formats: Mapping[str, int]  # weight format -> tensors stored in it
     n_threads: int
@@ -73,8 +75,7 @@ def load_model(args: EngineArgs) -> LoadedModel:
     tokenizer = None if args.skip_tokenizer_init else read_tokenizer(args, opened.files, opened.gguf)
     shipped = _shipped_generation_config(opened.files, opened.config)
     defaults = resolve_generation_defaults(args.generation_config, shipped, args.override_generation_config)
-    model = model_class(opened.architecture)(nn.ModelConfig(opened.config))
-    return _build(args, model, opened.checkpoint, opened.config, tokenizer, defaults, opened.gguf is not None)
+    return _build(args, opened, tokenizer, defaults)
 
 
 def open_model(args: EngineArgs) -> OpenedModel:
@@ -94,9 +95,6 @@ def open_model(args: EngineArgs) -> OpenedModel:
 
 
 def _check_supported(args: EngineArgs) -> None:
-    runner, _ = args.resolve_runner()
-    if runner == "pooling":
-        raise InvalidInputError("octavo cannot run pooling models yet; use runner='generate' with a causal model.")
     if args.device == "cuda":
         raise InvalidInputError("octavo was built without a CUDA backend; use device='cpu'.")
     if args.tensor_parallel_size > 1:
@@ -154,31 +152,31 @@ def _progress_bar(total: int, enabled: bool) -> Iterator[Callable[[int], None]]:
 
 
 def _build(
-    args: EngineArgs,
-    model: nn.CausalLM,
-    checkpoint: Checkpoint,
-    config: Mapping[str, Any],
-    tokenizer: Tokenizer | None,
-    defaults: GenerationDefaults,
-    is_gguf: bool,
+    args: EngineArgs, opened: OpenedModel, tokenizer: Tokenizer | None, defaults: GenerationDefaults
 ) -> LoadedModel:
+    model = model_class(opened.architecture)(nn.ModelConfig(opened.config))
+    task = resolve_task(args, opened.architecture, model)
+    checkpoint = opened.checkpoint if opened.gguf is not None else opened.checkpoint.under(model.base_prefix)
     n_threads = _n_threads(args)
+    keep_float32 = opened.gguf is not None or task != "generate"
     with _core_errors(ModelError), _progress_bar(checkpoint.n_bytes, args.use_tqdm_on_load) as progress:
-        loader = WeightLoader(checkpoint, n_threads, args.dtype, gguf=is_gguf, progress=progress)
-        body, head = _trace(model, loader)
+        loader = WeightLoader(checkpoint, n_threads, args.dtype, keep_float32=keep_float32, progress=progress)
+        body, head = trace_model(model, task, loader)
         loader.check_complete(model.ignored)
-    vocab_size: int = model.config.vocab_size
-    options = _engine_options(args, model, config, n_threads)
+    options = _engine_options(args, model, n_threads)
     with _core_errors(InvalidInputError):
         core = _core.Engine(body, head, options)
-    _check_vocabulary(vocab_size, loader.embedding_rows, core.vocab_size, tokenizer)
+    vocab_size: int = model.config.vocab_size
+    n_embeddings = next(iter(loader.embedding_rows.values()))
+    _check_vocabulary(vocab_size, n_embeddings, core.vocab_size if task == "generate" else vocab_size, tokenizer)
     return LoadedModel(
         core=core,
         tokenizer=tokenizer,
-        config=config,
+        config=opened.config,
         defaults=defaults,
         max_model_len=options.max_model_len,
         vocab_size=vocab_size,
+        task=task,
         weight_bytes=loader.store.memory_bytes,
         formats=checkpoint.formats,
         n_threads=n_threads,
@@ -214,17 +212,7 @@ def _n_threads(args: EngineArgs) -> int:
     return args.num_threads or _core.usable_cpus()
 
 
-def _trace(model: nn.CausalLM, loader: WeightLoader) -> tuple[Any, Any]:
-    """The graphs of the model's body and head; loads the weights on the way."""
-    body = nn.Trace(_core.Graph(loader.store), loader)
-    body.graph.set_output(model.body(body).index)
-    head = nn.Trace(_core.Graph(loader.store), loader)
-    hidden = head.value(head.graph.gather(model.hidden_size))
-    head.graph.set_output(model.head(hidden).index)
-    return body.graph, head.graph
-
-
-def _engine_options(args: EngineArgs, model: nn.CausalLM, config: Mapping[str, Any], n_threads: int) -> Any:
+def _engine_options(args: EngineArgs, model: nn.Model, n_threads: int) -> Any:
     options = _core.EngineOptions()
     options.n_threads = n_threads
     options.exact = exact_cache(args)
@@ -237,7 +225,7 @@ def _engine_options(args: EngineArgs, model: nn.CausalLM, config: Mapping[str, A
     options.kv_cache_bytes = _kv_budget(args)
     per_token = model.kv_values_per_token * (4 if options.exact else 2)
     n_blocks = options.kv_cache_bytes // (per_token * _core.KV_BLOCK_TOKENS)
-    options.max_model_len = _max_model_len(args, config, n_blocks * _core.KV_BLOCK_TOKENS)
+    options.max_model_len = _max_model_len(args, model.max_positions, n_blocks * _core.KV_BLOCK_TOKENS)
     return options
 
 
@@ -262,9 +250,8 @@ def _kv_budget(args: EngineArgs) -> int:
     return int(_core.available_memory() * _KV_SHARE)
 
 
-def _max_model_len(args: EngineArgs, config: Mapping[str, Any], n_fit: int) -> int:
+def _max_model_len(args: EngineArgs, longest: int, n_fit: int) -> int:
     """Tokens of the longest sequence: what was asked for, else what both the model and the cache can take."""
-    longest = int(config.get("max_position_embeddings") or 2048)
     asked = None if args.max_model_len == LARGEST_THAT_FITS else args.max_model_len
     if asked is None:
         if args.max_model_len is None and 0 < n_fit < longest:

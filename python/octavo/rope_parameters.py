@@ -20,13 +20,14 @@ from octavo.errors import ModelError
 ROPE_TYPES: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
-    "dynamic": ("factor",),
-    "yarn": ("factor",),
-    "longrope": ("short_factor", "long_factor"),
+    "dynamic": ("factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+    "longrope": ("short_factor", "long_factor", "factor", "original_max_position_embeddings"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
 _LISTS = ("short_factor", "long_factor")  # one number for each rotated pair of dimensions
 _OPTIONAL = ("factor", "original_max_position_embeddings", "partial_rotary_factor", "beta_fast", "beta_slow")
+_LENGTH_TYPES = ("dynamic", "yarn", "longrope", "llama3")  # scalings that depend on the context's length
 _TYPE_ALIASES = {"su": "longrope"}  # Phi-3's first configs
 
 _THETA_KEYS = ("rope_theta", "rotary_emb_base", "global_rope_theta")  # Llama, GPT-NeoX and NomicBERT, ModernBERT
@@ -85,11 +86,25 @@ def _canonical(config: dict[str, Any], given: dict[str, Any], theta: Any) -> dic
     fraction = _first(config, _FRACTION_KEYS)
     if fraction is not None:
         rope.setdefault("partial_rotary_factor", fraction)
-    original = config.get("original_max_position_embeddings")  # Phi-3 has it outside
-    if rope["rope_type"] != "default" and original is not None:
-        rope.setdefault("original_max_position_embeddings", original)
+    _fill_lengths(rope, config)
     _check(rope)
     return rope
+
+
+def _fill_lengths(rope: dict[str, Any], config: dict[str, Any]) -> None:
+    """What scalings know of lengths where the dict itself does not say."""
+    if rope["rope_type"] not in _LENGTH_TYPES:
+        return
+    longest = config.get("max_position_embeddings")
+    original = config.get("original_max_position_embeddings") or longest  # Phi-3 has it outside
+    if rope["rope_type"] == "dynamic":
+        original = longest
+        rope["original_max_position_embeddings"] = longest
+    elif rope.get("original_max_position_embeddings") is None:
+        rope["original_max_position_embeddings"] = original
+    known = rope["original_max_position_embeddings"]
+    if rope.get("factor") is None and _is_positive(longest) and _is_positive(known):
+        rope["factor"] = longest / known
 
 
 def _check(rope: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ int count(const std::vector<FusedOp>& ops, Epilogue epilogue) {
 TEST_CASE("fuse: gates and residuals go into their linears") {
   const TinyModel model(1);
   const auto fused = fuse(model.body());
-  CHECK(count(fused, Epilogue::kSiluMul) == model.shape().layers);
+  CHECK(count(fused, Epilogue::kGate) == model.shape().layers);
   CHECK(count(fused, Epilogue::kAddResidual) == 2 * model.shape().layers);
   // embed, and per layer: norm, qkv, attention, o, norm, gate-up, down
   CHECK(fused.size() == static_cast<size_t>(1 + 7 * model.shape().layers));
@@ -60,7 +60,8 @@ TEST_CASE("graph: ops that do not fit are refused with a sentence that says why"
   const WeightId matrix = store.add_linear(source, Format::kF32, false);
   Graph graph(store);
   const ValueId x = graph.embed(table);
-  CHECK_THROWS_WITH_AS(graph.rms_norm(x, table, 1e-5f), doctest::Contains("another use"), Error);
+  CHECK_THROWS_WITH_AS(graph.norm(x, {NormOp::Kind::kRms, table, std::nullopt, 1e-5f}),
+                       doctest::Contains("another use"), Error);
   const ValueId wide = graph.linear(x, {{matrix, std::nullopt}})[0];
   CHECK_THROWS_WITH_AS(graph.add(x, wide), doctest::Contains("widths 32 and 64"), Error);
   CHECK_THROWS_WITH_AS(graph.linear(wide, {{matrix, std::nullopt}}), doctest::Contains("expected 64"), Error);

@@ -124,17 +124,17 @@ TEST_CASE("kernels: silu and silu_mul") {
       const float *x = rows.first(), *up = rows.second();
       for (const auto& [name, kernels] : tested_tables()) {
         check_out(
-            "silu", name, n, [&](float* out) { kernels.silu(out, x, n); },
+            "silu", name, n, [&](float* out) { kernels.activate[0](out, x, n); },
             [&](int i) { return Bound(silu(x[i]), silu_tolerance(x[i])); });
         check_out(
-            "silu_mul", name, n, [&](float* out) { kernels.silu_mul(out, x, up, n); },
+            "silu_mul", name, n, [&](float* out) { kernels.activate_mul[0](out, x, up, n); },
             [&](int i) {
               const double value = silu(x[i]) * up[i];
               return Bound(value, silu_tolerance(x[i]) * std::fabs(double{up[i]}) + kUnit * std::fabs(value));
             });
-        check_in_place("silu", name, rows.x, [&](float* out, const float* in) { kernels.silu(out, in, n); });
+        check_in_place("silu", name, rows.x, [&](float* out, const float* in) { kernels.activate[0](out, in, n); });
         check_in_place("silu_mul", name, rows.x,
-                       [&](float* out, const float* in) { kernels.silu_mul(out, in, up, n); });
+                       [&](float* out, const float* in) { kernels.activate_mul[0](out, in, up, n); });
       }
     }
 }
@@ -143,7 +143,7 @@ TEST_CASE("kernels: silu at its ends") {
   for (const auto& [name, kernels] : tested_tables()) {
     INFO(name);
     std::vector<float> x = {0.0f, -0.0f, 100.0f, 3e38f, -1000.0f, -3e38f, NAN}, out(x.size());
-    kernels.silu(out.data(), x.data(), static_cast<int>(x.size()));
+    kernels.activate[0](out.data(), x.data(), static_cast<int>(x.size()));
     CHECK(out[0] == 0.0f);
     CHECK(out[1] == 0.0f);
     CHECK(out[2] == 100.0f);

@@ -23,7 +23,8 @@ class TinyModel {
     ValueId x = body_.embed(embedding());
     for (int layer = 0; layer < shape.layers; ++layer) x = add_layer(x, layer, rope);
     body_.set_output(x);
-    const ValueId hidden = head_.rms_norm(head_.gather(shape.hidden), vector(shape.hidden), 1e-5f);
+    const ValueId hidden =
+        head_.norm(head_.gather(shape.hidden), {NormOp::Kind::kRms, vector(shape.hidden), std::nullopt, 1e-5f});
     head_.set_output(head_.linear(hidden, {{linear(shape.vocab, shape.hidden), std::nullopt}})[0]);
   }
 
@@ -35,7 +36,7 @@ class TinyModel {
   ValueId add_layer(ValueId x, int layer, RopeId rope) {
     const TinyShape& s = shape_;
     const int q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
-    const ValueId normed = body_.rms_norm(x, vector(s.hidden), 1e-5f);
+    const ValueId normed = body_.norm(x, {NormOp::Kind::kRms, vector(s.hidden), std::nullopt, 1e-5f});
     const auto qkv = body_.linear(normed, {{linear(q, s.hidden), std::nullopt},
                                            {linear(kv, s.hidden), std::nullopt},
                                            {linear(kv, s.hidden), std::nullopt}});
@@ -43,9 +44,9 @@ class TinyModel {
         body_.attention(qkv[0], qkv[1], qkv[2], {layer, s.heads, s.kv_heads, s.head_dim, rope, 0, 0.25f, 0});
     x = body_.add(x, body_.linear(attended, {{linear(s.hidden, q), std::nullopt}})[0]);
     const auto gate_up =
-        body_.linear(body_.rms_norm(x, vector(s.hidden), 1e-5f),
+        body_.linear(body_.norm(x, {NormOp::Kind::kRms, vector(s.hidden), std::nullopt, 1e-5f}),
                      {{linear(s.ffn, s.hidden), std::nullopt}, {linear(s.ffn, s.hidden), std::nullopt}});
-    const ValueId gated = body_.mul(body_.silu(gate_up[0]), gate_up[1]);
+    const ValueId gated = body_.mul(body_.activation(gate_up[0], Activation::kSilu), gate_up[1]);
     return body_.add(x, body_.linear(gated, {{linear(s.hidden, s.ffn), std::nullopt}})[0]);
   }
 

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include "kernels/body/activation.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
@@ -135,30 +136,40 @@ struct QueryRows {
   int n;
   const float* q[kQueryRows];
   int position[kQueryRows];
+  const float* bias[kQueryRows];  // at distance 0, or null
   Softmax total[kQueryRows];
   Softmax chunk[kQueryRows];
 };
 
-// Which keys of the tile starting at first_key a row sees: [begin, end) inside the tile.
+// The keys [first, end) that a query sees.
+inline int first_key_of(const AttentionTask& task, int position) {
+  if (task.window == 0) return 0;
+  const int oldest = task.causal ? position - task.window + 1 : position - task.window / 2;
+  return oldest > 0 ? oldest : 0;
+}
+
+inline int end_key_of(const AttentionTask& task, int position) {
+  if (task.causal) return position + 1;
+  const int end = task.window == 0 ? task.n_keys : position + task.window / 2 + 1;
+  return end < task.n_keys ? end : task.n_keys;
+}
+
+// The same inside the tile that starts at first_key.
 inline void visible(int& begin, int& end, const AttentionTask& task, int position, int first_key) {
-  const int oldest = task.window > 0 ? position - task.window + 1 : 0;
+  const int oldest = first_key_of(task, position);
   begin = oldest > first_key ? oldest - first_key : 0;
-  end = position - first_key + 1;
+  end = end_key_of(task, position) - first_key;
   if (end > kKvTile) end = kKvTile;
 }
 
-inline Vf capped(Vf score, float cap) {  // cap * tanh(score / cap)
-  const Vf e = exp(mul(score, set1(2.0f / cap)));
-  return mul(set1(cap), sub(set1(1.0f), div(set1(2.0f), add(e, set1(1.0f)))));
-}
-
 // Turns one row's raw scores into probabilities relative to the row's new maximum; returns the factor by
-// which the row's earlier sums shrink.
-inline float soften(float* scores, Softmax& state, const AttentionTask& task, int begin, int end) {
+// which the row's earlier sums shrink. bias: of the tile's first key, or null.
+inline float soften(float* scores, Softmax& state, const AttentionTask& task, const float* bias, int begin, int end) {
   Vf top = set1(kMinusInf);
   for (int i = 0; i < kKvTile; i += kLanes) {
     Vf s = mul(load(scores + i), set1(task.scale));
-    if (task.soft_cap > 0) s = capped(s, task.soft_cap);
+    if (task.soft_cap > 0) s = mul(set1(task.soft_cap), tanh(div(s, set1(task.soft_cap))));
+    if (bias != nullptr) s = add(s, load(bias + i));
     store(scores + i, s);
   }
   for (int i = 0; i < begin; ++i) scores[i] = kMinusInf;
@@ -214,7 +225,9 @@ void tile_rows(QueryRows& rows, int first, const AttentionTask& task, const uint
   for (int r = 0; r < kRows; ++r) {
     int begin, end;
     visible(begin, end, task, rows.position[first + r], first_key);
-    shrink[r] = soften(scores[r], rows.chunk[first + r], task, begin, end);
+    const int row = first + r;
+    const float* bias = rows.bias[row] == nullptr ? nullptr : rows.bias[row] + first_key - rows.position[row];
+    shrink[r] = soften(scores[r], rows.chunk[row], task, bias, begin, end);
     if (end > seen) seen = end;
   }
   const uint8_t* values = tile + int64_t{kKvTile} * task.head_dim * Kv::kBytes;
@@ -249,6 +262,9 @@ inline void gather_rows(QueryRows& rows, const AttentionTask& task, int first, i
     const int query = (first + r) / task.n_group, head = (first + r) % task.n_group;
     rows.q[r] = task.q + query * task.token_stride + int64_t{head} * task.head_dim;
     rows.position[r] = task.first_position + query;
+    rows.bias[r] = task.bias == nullptr
+                       ? nullptr
+                       : task.bias + head * relative_bias_width(task.bias_length) + task.bias_length - 1;
     rows.total[r].out = task.scratch + int64_t{2 * r} * task.head_dim;
     rows.chunk[r].out = rows.total[r].out + task.head_dim;
     reset(rows.total[r], task.head_dim);
@@ -278,10 +294,8 @@ void attention(const AttentionTask& task) {
   const int n_rows = task.n_queries * task.n_group;
   for (int first = 0; first < n_rows; first += kQueryRows) {
     gather_rows(rows, task, first, n_rows - first < kQueryRows ? n_rows - first : kQueryRows);
-    const int last_key = rows.position[rows.n - 1];
-    const int oldest = task.window > 0 ? rows.position[0] - task.window + 1 : 0;
-    const int first_tile = oldest > 0 ? oldest / kKvTile : 0;
-    for (int tile = first_tile; tile * kKvTile <= last_key; ++tile) {
+    const int end_key = end_key_of(task, rows.position[rows.n - 1]);
+    for (int tile = first_key_of(task, rows.position[0]) / kKvTile; tile * kKvTile < end_key; ++tile) {
       if (tile * kKvTile % kKvChunk == 0) end_chunk(rows, task.head_dim);
       attend_tile<Kv>(rows, task, task.tiles[tile], tile * kKvTile);
     }

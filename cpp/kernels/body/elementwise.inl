@@ -48,6 +48,35 @@ void rms_norm(float* out, const float* x, const float* weight, int n, float eps)
   map_row(out, x, n, [&](int i, Vf v) { return mul(mul(v, scale), load_at(weight, i, n)); });
 }
 
+// f folded over the row: in four interleaved chains, then the tail one by one.
+template <class F>
+inline float sum_row(const float* x, int n, F f) {
+  Vf acc[4] = {zero(), zero(), zero(), zero()};
+  int i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (int j = 0; j < 4; ++j) acc[j] = f(acc[j], load(x + i + j * kLanes));
+  for (; i + kLanes <= n; i += kLanes) acc[0] = f(acc[0], load(x + i));
+  float tail = 0;
+  for (; i < n; ++i) {
+    float lanes[kLanes];
+    store(lanes, f(zero(), set1(x[i])));
+    tail += lanes[0];
+  }
+  return reduce_add(add(add(acc[0], acc[1]), add(acc[2], acc[3]))) + tail;
+}
+
+void layer_norm(float* out, const float* x, const float* weight, const float* bias, int n, float eps) {
+  const float mean = sum_row(x, n, [](Vf acc, Vf v) { return add(acc, v); }) / static_cast<float>(n);
+  const Vf centre = set1(mean);
+  const auto square = [&](Vf acc, Vf v) { return fma(sub(v, centre), sub(v, centre), acc); };
+  const float variance = sum_row(x, n, square) / static_cast<float>(n);
+  const Vf scale = set1(1.0f / __builtin_sqrtf(variance + eps));
+  map_row(out, x, n, [&](int i, Vf v) {
+    const Vf y = mul(mul(sub(v, centre), scale), load_at(weight, i, n));
+    return bias == nullptr ? y : add(y, load_at(bias, i, n));
+  });
+}
+
 void add_rows(float* out, const float* a, const float* b, int n) {
   map_row(out, a, n, [&](int i, Vf v) { return add(v, load_at(b, i, n)); });
 }
@@ -56,14 +85,8 @@ void mul_rows(float* out, const float* a, const float* b, int n) {
   map_row(out, a, n, [&](int i, Vf v) { return mul(v, load_at(b, i, n)); });
 }
 
-inline Vf silu(Vf x) { return div(x, add(set1(1.0f), exp(sub(zero(), x)))); }
-
-void silu_row(float* out, const float* x, int n) {
-  map_row(out, x, n, [](int, Vf v) { return silu(v); });
-}
-
-void silu_mul(float* out, const float* gate, const float* up, int n) {
-  map_row(out, gate, n, [&](int i, Vf v) { return mul(silu(v), load_at(up, i, n)); });
+void scale_row(float* out, const float* x, float factor, int n) {
+  map_row(out, x, n, [&](int, Vf v) { return mul(v, set1(factor)); });
 }
 
 void rope(float* x, const float* cos, const float* sin, int half) {

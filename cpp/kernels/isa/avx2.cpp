@@ -1,6 +1,7 @@
 // AVX2, FMA, F16C.
 #define OCTAVO_SIMD_AVX2
 #define OCTAVO_TABLE kTableAvx2
+#include "kernels/body/activation.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"

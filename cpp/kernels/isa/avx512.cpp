@@ -5,6 +5,7 @@
 #else
 #define OCTAVO_TABLE kTableAvx512
 #endif
+#include "kernels/body/activation.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"

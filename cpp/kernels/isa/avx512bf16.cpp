@@ -7,6 +7,7 @@
 #else
 #define OCTAVO_TABLE kTableAvx512Bf16
 #endif
+#include "kernels/body/activation.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_bf16_dot.inl"

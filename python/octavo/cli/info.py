@@ -123,7 +123,8 @@ def _print_weights(opened: OpenedModel, args: EngineArgs) -> None:
     rows = []
     for (name, kind), tensors in groups.items():
         n_bytes = sum(memoryview(tensor.data).nbytes for tensor in tensors)
-        use = _kernels(target_format(name, args.dtype, gguf=opened.gguf is not None)) if kind == "matrices" else "F32"
+        target = target_format(name, args.dtype, keep_float32=opened.gguf is not None)
+        use = _kernels(target) if kind == "matrices" else "F32"
         rows.append([f"{name} {kind}", str(len(tensors)), size(n_bytes), use])
     print()
     print_table(["weights", "tensors", "in the file", "run by"], rows)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from octavo.nn import CausalLM
+from octavo.nn import Model
+
+# Family -> (module, class).
+_FAMILIES = {
+    "Llama": ("llama", "Llama"),
+}
+_TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
 
 # Architecture in config.json -> (module, class).
-_MODELS = {
-    "LlamaForCausalLM": ("llama", "LlamaForCausalLM"),
-}
+_MODELS = {f"{family}{task}": entry for family, entry in _FAMILIES.items() for task in _TASKS}
 
 SUPPORTED_ARCHITECTURES = tuple(_MODELS)
 
 
-def model_class(architecture: str) -> type[CausalLM]:
+def model_class(architecture: str) -> type[Model]:
     """The class of a supported architecture."""
     module, name = _MODELS[architecture]
-    return cast(type[CausalLM], getattr(import_module(f"octavo.models.{module}"), name))
+    return cast(type[Model], getattr(import_module(f"octavo.models.{module}"), name))

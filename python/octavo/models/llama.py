@@ -15,19 +15,19 @@ class LlamaLayer(nn.Block):
         self.o_proj = nn.Linear(f"{prefix}.self_attn.o_proj")
         self.mlp_norm = nn.RMSNorm(f"{prefix}.post_attention_layernorm", c.rms_norm_eps)
         self.gate_up = nn.FusedLinear(f"{prefix}.mlp", "gate_proj", "up_proj")
+        self.act = nn.activation(c.hidden_act)
         self.down_proj = nn.Linear(f"{prefix}.mlp.down_proj")
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
         q, k, v = self.qkv(self.attn_norm(x))
         x = x + self.o_proj(self.attn(q, k, v))
         gate, up = self.gate_up(self.mlp_norm(x))
-        return x + self.down_proj(nn.silu(gate) * up)
+        return x + self.down_proj(self.act(gate) * up)
 
 
-class LlamaForCausalLM(nn.CausalLM):
+class Llama(nn.CausalLM):
     def __init__(self, c: nn.ModelConfig) -> None:
         super().__init__(c)
-        c.require("hidden_act", "silu")
         rope = nn.Rope(c.rope_parameters, c.head_dim)
         self.embed = nn.Embedding("model.embed_tokens")
         self.layers = [LlamaLayer(f"model.layers.{i}", c, i, rope) for i in range(c.num_hidden_layers)]
@@ -40,5 +40,8 @@ class LlamaForCausalLM(nn.CausalLM):
             x = layer(x)
         return x
 
-    def head(self, hidden: nn.Value) -> nn.Value:
-        return self.lm_head(self.norm(hidden))
+    def final_norm(self, hidden: nn.Value) -> nn.Value:
+        return self.norm(hidden)
+
+    def logits(self, hidden: nn.Value) -> nn.Value:
+        return self.lm_head(hidden)

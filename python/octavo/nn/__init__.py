@@ -1,18 +1,19 @@
 """What model files are written with: modules that record ops when they are called on traced values."""
 
 from octavo.nn.config import ModelConfig
+from octavo.nn.functional import activation, sigmoid, silu, soft_cap, tanh
+from octavo.nn.model import CausalLM, LMHead, Model
 from octavo.nn.modules import (
     Attention,
     Block,
-    CausalLM,
     Embedding,
     FusedLinear,
+    LayerNorm,
     Linear,
-    LMHead,
     RMSNorm,
 )
 from octavo.nn.rope import Rope
-from octavo.nn.trace import Trace, Value, silu
+from octavo.nn.trace import Part, Trace, Value, Weights
 
 __all__ = [
     "Attention",
@@ -21,11 +22,19 @@ __all__ = [
     "Embedding",
     "FusedLinear",
     "LMHead",
+    "LayerNorm",
     "Linear",
+    "Model",
     "ModelConfig",
+    "Part",
     "RMSNorm",
     "Rope",
     "Trace",
     "Value",
+    "Weights",
+    "activation",
+    "sigmoid",
     "silu",
+    "soft_cap",
+    "tanh",
 ]

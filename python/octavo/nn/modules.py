@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from octavo.nn.config import ModelConfig
+import numpy as np
+import numpy.typing as npt
+
+from octavo import _core
 from octavo.nn.rope import Rope
-from octavo.nn.trace import Trace, Value
+from octavo.nn.trace import Part, Trace, Value
+
+Rows = slice | npt.NDArray[np.int64] | None
 
 
 class Block:
@@ -21,57 +25,84 @@ class Block:
 
 
 class Embedding:
-    """Looks up the batch's token ids in the table ``{name}.weight`` (vocabulary, hidden)."""
+    """Looks up rows of the table ``{name}.weight`` (rows, hidden) by the batch's token ids, positions or token types.
 
-    def __init__(self, name: str) -> None:
+    Attributes:
+        offset: Added to each index.
+    """
+
+    def __init__(self, name: str, source: Literal["tokens", "positions", "types"] = "tokens", offset: int = 0) -> None:
         self.name = name
+        self.source = source
+        self.offset = offset
 
     def __call__(self, trace: Trace) -> Value:
-        return trace.value(trace.graph.embed(trace.weights.embedding(f"{self.name}.weight")))
+        table = trace.weights.embedding(f"{self.name}.weight")
+        return trace.value(trace.graph.embed(table, getattr(_core.EmbedSource, self.source), self.offset))
 
 
 class RMSNorm:
-    """x / sqrt(mean(x^2) + eps) * weight (https://arxiv.org/abs/1910.07467)."""
+    """x / sqrt(mean(x^2) + eps) * (weight + offset) (https://arxiv.org/abs/1910.07467).
+
+    A value that is a multiple as wide as the weight is normalised in groups: so are the heads of queries and keys.
+    """
+
+    def __init__(self, name: str, eps: float, offset: float = 0.0) -> None:
+        self.name = name
+        self.eps = eps
+        self.offset = offset
+
+    def __call__(self, x: Value) -> Value:
+        weight = x.trace.weights.vector(f"{self.name}.weight", self.offset)
+        return x.trace.value(x.trace.graph.rms_norm(x.index, weight, self.eps))
+
+
+class LayerNorm:
+    """(x - mean) / sqrt(variance + eps) * weight, plus a bias where the checkpoint has one; in groups like RMSNorm
+    (https://arxiv.org/abs/1607.06450)."""
 
     def __init__(self, name: str, eps: float) -> None:
         self.name = name
         self.eps = eps
 
     def __call__(self, x: Value) -> Value:
-        weight = x.trace.weights.vector(f"{self.name}.weight")
-        return x.trace.value(x.trace.graph.rms_norm(x.index, weight, self.eps))
-
-
-def _linear_part(trace: Trace, name: str) -> tuple[int, int | None]:
-    bias = f"{name}.bias"
-    return (
-        trace.weights.linear(f"{name}.weight"),
-        trace.weights.vector(bias) if trace.weights.has(bias) else None,
-    )
+        weights = x.trace.weights
+        bias = weights.vector(f"{self.name}.bias") if weights.has(f"{self.name}.bias") else None
+        index = x.trace.graph.layer_norm(x.index, weights.vector(f"{self.name}.weight"), bias, self.eps)
+        return x.trace.value(index)
 
 
 class Linear:
-    """x W^T, plus a bias where the checkpoint has one."""
+    """x W^T, plus a bias where the checkpoint has one; ``rows`` and ``transposed`` as in Part."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, rows: Rows = None, *, transposed: bool = False) -> None:
+        self.part = Part(name, rows, transposed)
 
     def __call__(self, x: Value) -> Value:
-        return x.linear([_linear_part(x.trace, self.name)])[0]
+        return x.linear([self.part])[0]
 
 
 class FusedLinear:
     """Several linears over one input, computed as one op: ``{prefix}.{part}`` for each part."""
 
-    def __init__(self, prefix: str, *parts: str) -> None:
-        self.names = [f"{prefix}.{part}" for part in parts]
+    def __init__(self, prefix: str, *parts: str | Part) -> None:
+        named = [part if isinstance(part, Part) else Part(part) for part in parts]
+        self.parts = [Part(f"{prefix}.{part.name}", part.rows, part.transposed) for part in named]
 
     def __call__(self, x: Value) -> list[Value]:
-        return x.linear([_linear_part(x.trace, name) for name in self.names])
+        return x.linear(self.parts)
 
 
 class Attention:
-    """Paged self-attention of one layer over its KV cache, after rotary embedding of q and k."""
+    """Paged self-attention of one layer over its KV cache, after rotary embedding of q and k.
+
+    Attributes:
+        window: Sliding window in tokens, 0 for none: the last ``window`` of a causal model, else half to either side.
+        scale: Of the scores; None is head_dim ** -0.5.
+        soft_cap: Of the scaled scores, 0 for none.
+        causal: Whether a token sees only itself and what came before it.
+        bias: (heads, 2 * length - 1) added to the scaled scores: entry key - query + length - 1.
+    """
 
     def __init__(
         self,
@@ -84,68 +115,31 @@ class Attention:
         window: int = 0,
         scale: float | None = None,
         soft_cap: float = 0.0,
+        causal: bool = True,
+        bias: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        self.layer = layer
         self.rope = rope
-        self.shape = {"n_heads": heads, "n_kv_heads": kv_heads, "head_dim": head_dim}
-        self.window = window
-        self.scale = head_dim**-0.5 if scale is None else scale
-        self.soft_cap = soft_cap
+        self.bias = bias
+        self.options = {
+            "layer": layer,
+            "n_heads": heads,
+            "n_kv_heads": kv_heads,
+            "head_dim": head_dim,
+            "window": window,
+            "scale": head_dim**-0.5 if scale is None else scale,
+            "soft_cap": soft_cap,
+            "causal": causal,
+        }
 
     def __call__(self, q: Value, k: Value, v: Value) -> Value:
-        rope = -1 if self.rope is None else q.trace.rope(self.rope)
-        index = q.trace.graph.attention(
-            q.index,
-            k.index,
-            v.index,
-            layer=self.layer,
-            rope=rope,
-            window=self.window,
-            scale=self.scale,
-            soft_cap=self.soft_cap,
-            **self.shape,
-        )
-        return q.trace.value(index)
+        trace = q.trace
+        rope = -1 if self.rope is None else trace.rope(self.rope)
+        bias = None if self.bias is None else _relative_bias(trace, self.bias)
+        index = trace.graph.attention(q.index, k.index, v.index, rope=rope, bias=bias, **self.options)
+        return trace.value(index)
 
 
-class LMHead:
-    """Logits by ``lm_head``, or by the embedding table where the two are tied."""
-
-    def __init__(self, config: ModelConfig, embedding: str, head: str = "lm_head") -> None:
-        self.linear = Linear(embedding if config.get("tie_word_embeddings", False) else head)
-
-    def __call__(self, x: Value) -> Value:
-        return self.linear(x)
-
-
-class CausalLM(ABC):
-    """A decoder-only language model: a body over all tokens, a head over the rows whose logits are wanted."""
-
-    # Checkpoint tensors that carry no weights, as regular expressions.
-    ignored: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq",)
-
-    def __init__(self, config: ModelConfig) -> None:
-        self.config = config
-        if config.get("tie_word_embeddings", False):
-            self.ignored = (*self.ignored, r"lm_head\.weight")  # many files hold the tied matrix twice
-
-    @abstractmethod
-    def body(self, tokens: Trace) -> Value:
-        """Token ids -> hidden states (n_tokens, hidden)."""
-
-    @abstractmethod
-    def head(self, hidden: Value) -> Value:
-        """Gathered hidden states -> logits (n_rows, vocabulary)."""
-
-    @property
-    def kv_values_per_token(self) -> int:
-        """Numbers that the KV cache holds for one token, over all layers."""
-        c = self.config
-        values: int = 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim
-        return values
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of what ``body`` gives and ``head`` takes."""
-        width: int = self.config.hidden_size
-        return width
+def _relative_bias(trace: Trace, bias: npt.NDArray[np.float32]) -> int:
+    """The core's form: each head's row is followed by padding for a whole tile of keys."""
+    padded = np.pad(bias.astype(np.float32), ((0, 0), (0, _core.KV_BLOCK_TOKENS)))
+    return trace.weights.constant("relative attention bias", np.ascontiguousarray(padded).reshape(-1))

@@ -13,17 +13,40 @@ if TYPE_CHECKING:
     from octavo.nn.rope import Rope
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A linear's weight inside a checkpoint tensor of another layout.
+
+    Attributes:
+        name: Name of the linear: its tensors are ``{name}.weight`` and, where there is one, ``{name}.bias``.
+        rows: The rows of the tensor that are this linear's: a slice, or their numbers in order; None is all.
+        transposed: The tensor is stored as (in features, out features); ``rows`` are those of its transpose.
+    """
+
+    name: str
+    rows: slice | npt.NDArray[np.int64] | None = None
+    transposed: bool = False
+
+
 class Weights(Protocol):
     """Where modules get weights from, by their Hugging Face names; ids are those of the core's weight store."""
 
-    def linear(self, name: str) -> int:
-        """The matrix ``name`` (out features, in features)."""
+    store: Any  # octavo._core.WeightStore
+
+    def linear(self, part: Part) -> int:
+        """The matrix (out features, in features) of ``part``."""
+
+    def bias(self, part: Part) -> int | None:
+        """The vector (out features,) of ``part``, or None where the checkpoint has none."""
 
     def embedding(self, name: str) -> int:
         """The table ``name`` (rows, width)."""
 
-    def vector(self, name: str) -> int:
-        """The vector ``name``."""
+    def vector(self, name: str, plus: float = 0.0) -> int:
+        """The vector ``name``, with ``plus`` added to each element."""
+
+    def constant(self, name: str, values: npt.NDArray[np.float32]) -> int:
+        """Values that are computed rather than stored, under a name for error messages."""
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds ``name``."""
@@ -49,10 +72,8 @@ class Trace:
     def rope(self, rope: Rope) -> int:
         """The number of a rope in the graph; the same for the same object."""
         if id(rope) not in self._ropes:
-            frequencies = rope.frequencies()
-            if rope.freq_factors is not None:
-                frequencies = frequencies / self.weights.floats(rope.freq_factors)
-            self._ropes[id(rope)] = (rope, self.graph.add_rope(frequencies.tolist(), 1.0))
+            factors = None if rope.freq_factors is None else self.weights.floats(rope.freq_factors)
+            self._ropes[id(rope)] = (rope, self.graph.add_rope(**rope.arguments(factors)))
         return self._ropes[id(rope)][1]
 
 
@@ -72,14 +93,14 @@ class Value:
     def __add__(self, other: Value) -> Value:
         return self.trace.value(self.trace.graph.add(self.index, other.index))
 
-    def __mul__(self, other: Value) -> Value:
-        return self.trace.value(self.trace.graph.mul(self.index, other.index))
+    def __mul__(self, other: Value | float) -> Value:
+        """The product with another value, which may have one column, or with a number."""
+        graph = self.trace.graph
+        product = graph.mul(self.index, other.index) if isinstance(other, Value) else graph.scale(self.index, other)
+        return self.trace.value(product)
 
-    def linear(self, parts: Sequence[tuple[int, int | None]]) -> list[Value]:
-        """One product for each (weight, bias)."""
-        return [self.trace.value(index) for index in self.trace.graph.linear(self.index, list(parts))]
-
-
-def silu(x: Value) -> Value:
-    """x * sigmoid(x)."""
-    return x.trace.value(x.trace.graph.silu(x.index))
+    def linear(self, parts: Sequence[Part]) -> list[Value]:
+        """One product for each part, with its bias."""
+        weights = self.trace.weights
+        ids = [(weights.linear(part), weights.bias(part)) for part in parts]
+        return [self.trace.value(index) for index in self.trace.graph.linear(self.index, ids)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,17 @@ class Checkpoint:
             raise ModelError(f"{self.origin} lacks the tensor {name!r}; fetch the model again.")
         self._used.add(name)
         return self._tensors[name]
+
+    def is_unused(self, name: str) -> bool:
+        """Whether ``name`` was never asked for."""
+        return name not in self._used
+
+    def under(self, prefix: str) -> Checkpoint:
+        """The same tensors, named as in a model with a head: those of a base model alone lack ``prefix``."""
+        if any(name.startswith(f"{prefix}.") for name in self._tensors):
+            return self
+        renamed = {f"{prefix}.{name}": replace(t, name=f"{prefix}.{name}") for name, t in self._tensors.items()}
+        return Checkpoint(renamed, self.origin)
 
     def unused(self) -> list[str]:
         """Names that were never asked for."""

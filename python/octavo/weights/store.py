@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from octavo import _core
 from octavo.errors import ModelError
+from octavo.nn.trace import Part
 from octavo.weights.source import Checkpoint, SourceTensor
 
 _DENSE = ("F32", "F16", "BF16")
 _DTYPE_FORMATS = {"float32": "F32", "float": "F32", "bfloat16": "BF16", "float16": "F16", "half": "F16"}
 
 
-def target_format(source: str, dtype: str, *, gguf: bool) -> str:
+def target_format(source: str, dtype: str, *, keep_float32: bool) -> str:
     """The format a matrix is computed in.
 
-    "auto" takes what the file holds; float32 checkpoints (but not GGUFs) become BF16. "float32" is exact: everything
+    "auto" takes what the file holds, but makes BF16 of F32 unless that is to be kept. "float32" is exact: everything
     is dequantised. Other dtypes apply to dense weights.
     """
     if dtype == "auto":
-        return "BF16" if source == "F32" and not gguf else source
+        return "BF16" if source == "F32" and not keep_float32 else source
     wanted = _DTYPE_FORMATS[dtype]
     return wanted if wanted == "F32" or source in _DENSE else source
 
@@ -32,57 +34,79 @@ class WeightLoader:
     """Gives modules the ids of their weights in the core's store, loading each the first time it is asked for."""
 
     def __init__(
-        self, checkpoint: Checkpoint, n_threads: int, dtype: str, *, gguf: bool, progress: Callable[[int], None]
+        self,
+        checkpoint: Checkpoint,
+        n_threads: int,
+        dtype: str,
+        *,
+        keep_float32: bool,
+        progress: Callable[[int], None],
     ) -> None:
         self.store = _core.WeightStore(n_threads)
         self._checkpoint = checkpoint
         self._dtype = dtype
-        self._gguf = gguf
+        self._keep_float32 = keep_float32
         self._progress = progress
         self._formats = {row["name"] for row in _core.formats()}
-        self._ids: dict[tuple[str, str], int] = {}
-        self.embedding_rows = 0  # of the table that was loaded last
+        self._ids: dict[tuple[str, ...], int] = {}
+        self.embedding_rows: dict[str, int] = {}  # by table
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds ``name``."""
         return name in self._checkpoint
 
-    def linear(self, name: str) -> int:
+    def linear(self, part: Part) -> int:
         """A matrix, repacked for the kernels."""
+        name = f"{part.name}.weight"
 
-        def add(tensor: SourceTensor) -> int:
-            n, k = self._matrix_shape(tensor)
-            target = target_format(tensor.format, self._dtype, gguf=self._gguf)
+        def add() -> int:
+            tensor = matrix_of(self._tensor(name), part)
+            n, k = _matrix_shape(tensor)
+            target = target_format(tensor.format, self._dtype, keep_float32=self._keep_float32)
             added: int = self.store.add_linear(name, tensor.format, n, k, tensor.data, target, tensor.mapped)
             return added
 
-        return self._load("linear", name, add)
+        return self._load(("linear", name, _rows_key(part)), add)
+
+    def bias(self, part: Part) -> int | None:
+        """The vector that goes with a matrix, if there is one."""
+        name = f"{part.name}.bias"
+        if not self.has(name):
+            return None
+        if part.rows is None:
+            return self.vector(name)
+        return self._load(("bias", name, _rows_key(part)), lambda: self._add_floats(name, self.floats(name)[part.rows]))
 
     def embedding(self, name: str) -> int:
         """A table whose rows stay in the file."""
 
-        def add(tensor: SourceTensor) -> int:
-            n, k = self._matrix_shape(tensor)
-            self.embedding_rows = n
+        def add() -> int:
+            tensor = self._tensor(name)
+            n, k = _matrix_shape(tensor)
+            self.embedding_rows.setdefault(name, n)
             added: int = self.store.add_embedding(name, tensor.format, n, k, tensor.data)
             return added
 
-        return self._load("embedding", name, add)
+        return self._load(("embedding", name), add)
 
-    def vector(self, name: str) -> int:
-        """A vector, as floats."""
+    def vector(self, name: str, plus: float = 0.0) -> int:
+        """A vector, as floats, with ``plus`` added."""
+        return self._load(("vector", name, str(plus)), lambda: self._add_floats(name, self.floats(name) + plus))
 
-        def add(tensor: SourceTensor) -> int:
-            added: int = self.store.add_vector(name, tensor.format, int(np.prod(tensor.shape)), tensor.data)
-            return added
-
-        return self._load("vector", name, add)
+    def constant(self, name: str, values: npt.NDArray[np.float32]) -> int:
+        """Computed values as a vector; equal ones are stored once."""
+        return self._load(("constant", values.tobytes().hex()), lambda: self._add_floats(name, values))
 
     def floats(self, name: str) -> npt.NDArray[np.float32]:
-        """The values of a small tensor."""
+        """The values of a small tensor, flat."""
         tensor = self._tensor(name)
         values: npt.NDArray[np.float32] = _core.dequantize(tensor.format, tensor.data, int(np.prod(tensor.shape)))
         return values
+
+    def _add_floats(self, name: str, values: npt.NDArray[np.float32]) -> int:
+        data = np.ascontiguousarray(values, np.float32)
+        added: int = self.store.add_vector(name, "F32", data.size, data)
+        return added
 
     def check_complete(self, ignored: tuple[str, ...]) -> None:
         """Raises ModelError when the checkpoint holds tensors that the model has no use for."""
@@ -95,22 +119,54 @@ class WeightLoader:
                 "and its weights do not belong together."
             )
 
-    def _load(self, kind: str, name: str, add: Callable[[SourceTensor], int]) -> int:
-        key = (kind, name)
+    def _load(self, key: tuple[str, ...], add: Callable[[], int]) -> int:
         if key not in self._ids:
-            tensor = self._tensor(name)
-            self._ids[key] = add(tensor)
-            self._progress(memoryview(tensor.data).nbytes)
+            self._ids[key] = add()
         return self._ids[key]
 
     def _tensor(self, name: str) -> SourceTensor:
+        is_new = self._checkpoint.is_unused(name)
         tensor = self._checkpoint.get(name)
+        if is_new:
+            self._progress(memoryview(tensor.data).nbytes)
         if tensor.format not in self._formats:
             known = ", ".join(sorted(self._formats))
             raise ModelError(f"{name} is stored as {tensor.format}, which octavo cannot read; it reads {known}.")
         return tensor
 
-    def _matrix_shape(self, tensor: SourceTensor) -> tuple[int, int]:
-        if len(tensor.shape) != 2:
-            raise ModelError(f"{tensor.name} has the shape {tensor.shape}, where a matrix was expected.")
-        return tensor.shape[0], tensor.shape[1]
+
+def matrix_of(tensor: SourceTensor, part: Part) -> SourceTensor:
+    """The matrix that ``part`` means, as rows; a view of the tensor's bytes where its rows lie together.
+
+    Raises:
+        ModelError: the tensor is no matrix, is quantised but would have to be transposed, or has too few rows.
+    """
+    if part.transposed:
+        tensor = _transposed(tensor)
+    if part.rows is None:
+        return tensor
+    n, k = _matrix_shape(tensor)
+    last = part.rows.stop - 1 if isinstance(part.rows, slice) else int(part.rows.max())
+    if last >= n:
+        raise ModelError(f"{tensor.name} has {n} rows, but the model needs row {last}; fetch the model again.")
+    rows = np.frombuffer(tensor.data, np.uint8).reshape(n, -1)[part.rows]
+    mapped = tensor.mapped and isinstance(part.rows, slice)
+    return replace(tensor, shape=(len(rows), k), data=rows.reshape(-1), mapped=mapped)
+
+
+def _transposed(tensor: SourceTensor) -> SourceTensor:
+    k, n = _matrix_shape(tensor)
+    if tensor.format not in _DENSE:
+        raise ModelError(f"{tensor.name} is stored as {tensor.format}, which cannot be transposed; fetch it again.")
+    stored = np.frombuffer(tensor.data, np.uint32 if tensor.format == "F32" else np.uint16).reshape(k, n)
+    return replace(tensor, shape=(n, k), data=np.ascontiguousarray(stored.T).reshape(-1), mapped=False)
+
+
+def _rows_key(part: Part) -> str:
+    return part.rows.tobytes().hex() if isinstance(part.rows, np.ndarray) else str(part.rows)
+
+
+def _matrix_shape(tensor: SourceTensor) -> tuple[int, int]:
+    if len(tensor.shape) != 2:
+        raise ModelError(f"{tensor.name} has the shape {tensor.shape}, where a matrix was expected.")
+    return tensor.shape[0], tensor.shape[1]
