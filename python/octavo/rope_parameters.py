@@ -27,7 +27,7 @@ ROPE_TYPES: dict[str, tuple[str, ...]] = {
 }
 _LISTS = ("short_factor", "long_factor")  # one number for each rotated pair of dimensions
 _OPTIONAL = ("factor", "original_max_position_embeddings", "partial_rotary_factor", "beta_fast", "beta_slow")
-_LENGTH_TYPES = ("dynamic", "yarn", "longrope", "llama3")  # scalings that depend on the context's length
+_LENGTH_TYPES = ("dynamic", "yarn", "longrope")  # scalings that depend on the context's length
 _TYPE_ALIASES = {"su": "longrope"}  # Phi-3's first configs
 
 _THETA_KEYS = ("rope_theta", "rotary_emb_base", "global_rope_theta")  # Llama, GPT-NeoX and NomicBERT, ModernBERT

@@ -52,17 +52,23 @@ def test_both_eras_give_the_same(tmp_path: Path) -> None:
             {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2},
         ),
         (
-            {"rope_theta": 7.0, "rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
-            {"rope_type": "yarn", "rope_theta": 7.0, "factor": 4.0},
+            {
+                "rope_theta": 7.0,
+                "rope_parameters": {"rope_type": "yarn", "factor": 4.0},
+                "max_position_embeddings": 64,
+            },
+            {"rope_type": "yarn", "rope_theta": 7.0, "factor": 4.0, "original_max_position_embeddings": 64},
         ),
         (
             {
                 "rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [2.0]},
                 "original_max_position_embeddings": 4096,
+                "max_position_embeddings": 131072,
             },
             {
                 "rope_type": "longrope",
                 "rope_theta": 10000.0,
+                "factor": 32.0,
                 "short_factor": [1.0],
                 "long_factor": [2.0],
                 "original_max_position_embeddings": 4096,
