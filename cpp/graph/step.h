@@ -17,6 +17,9 @@ struct Batch {
   std::vector<int32_t> query_start;  // (n_seqs + 1): tokens [query_start[s], query_start[s + 1]) are of sequence s
   std::vector<const int32_t*> block_tables;  // (n_seqs): KV blocks of sequence s, enough for its last position
   std::vector<int32_t> gather;               // (n_rows): tokens whose output rows a head plan reads
+  std::vector<int32_t> token_types;          // (n_tokens), or empty: all 0
+  std::vector<const float*> embeds;          // (n_tokens), or empty: a given row instead of the table's, or null
+  std::vector<int32_t> rope_lengths;         // (n_seqs): tokens that the sequence may grow to
 
   int n_tokens() const { return static_cast<int>(token_ids.size()); }
   int n_seqs() const { return static_cast<int>(block_tables.size()); }
