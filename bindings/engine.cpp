@@ -18,6 +18,7 @@ struct EngineOptions {
   bool enable_prefix_caching = true;
   bool enable_chunked_prefill = true;
   bool priority_scheduling = false;
+  bool bidirectional = false;
   int64_t kv_cache_bytes = 0;
   uint64_t seed = 0;
   bool poison_blocks = false;
@@ -33,8 +34,16 @@ SchedulerConfig scheduler_config(const EngineOptions& options) {
 
 // Work that is never cut may exceed the budget of a step by a whole sequence.
 int max_batch(const EngineOptions& options) {
-  return options.enable_chunked_prefill ? options.max_num_batched_tokens
-                                        : std::max(options.max_num_batched_tokens, options.max_model_len);
+  const bool cuts = options.enable_chunked_prefill && !options.bidirectional;
+  return cuts ? options.max_num_batched_tokens : std::max(options.max_num_batched_tokens, options.max_model_len);
+}
+
+// The length from which on some rope of the model depends on it; 0: none does.
+int rope_switch_length(const Graph& body) {
+  int shortest = 0;
+  for (const Rope& rope : body.ropes())
+    if (rope.switch_length > 0 && (shortest == 0 || rope.switch_length < shortest)) shortest = rope.switch_length;
+  return shortest;
 }
 
 // The executor and the engine that drives it.
@@ -48,6 +57,8 @@ class PyEngine {
                    .kv_bytes = options.kv_cache_bytes},
                   body, head),
         engine_({.scheduler = scheduler_config(options),
+                 .bidirectional = options.bidirectional,
+                 .rope_switch_length = rope_switch_length(body),
                  .enable_prefix_caching = options.enable_prefix_caching,
                  .seed = options.seed,
                  .poison_blocks = options.poison_blocks},
@@ -73,7 +84,7 @@ class PyEngine {
   }
 
   HostHook make_hook(const py::object& hook) const {
-    return [&hook, vocab = executor_.vocab()](std::span<const HookRow> rows) {
+    return [&hook, vocab = executor_.head_width()](std::span<const HookRow> rows) {
       const py::gil_scoped_acquire locked;
       for (const HookRow& row : rows) {
         const py::capsule borrowed(row.logits, [](void*) {});
@@ -116,6 +127,48 @@ py::list logprobs_list(const std::vector<TokenLogprobs>& rows) {
   py::list list;
   for (const TokenLogprobs& row : rows) list.append(logprobs_tuple(row));
   return list;
+}
+
+// (n_rows, width), or None for a sequence that has not been pooled.
+py::object pooled_array(const SequenceView& view) {
+  if (view.pooled.empty()) return py::none();
+  const auto n = static_cast<py::ssize_t>(view.pooled.size());
+  const auto width = static_cast<py::ssize_t>(view.pooled_width);
+  return py::array_t<float>({n / width, width}, view.pooled.data());
+}
+
+Pooling pooling_named(const std::string& name) {
+  if (name == "last") return Pooling::kLast;
+  if (name == "cls") return Pooling::kCls;
+  if (name == "mean") return Pooling::kMean;
+  if (name == "all") return Pooling::kAll;
+  fail("[add_pooling] pooling must be last, cls, mean or all, got ", name, ".");
+}
+
+using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+std::vector<float> values_of(const std::optional<FloatArray>& array) {
+  return array ? std::vector<float>(array->data(), array->data() + array->size()) : std::vector<float>{};
+}
+
+int64_t add_sequence(PyEngine& self, std::vector<Token> prompt, const SamplingConfig& sampling, int priority,
+                     std::string cache_salt, uint64_t request, uint32_t child,
+                     const std::optional<FloatArray>& embeds) {
+  SequenceSpec spec{std::move(prompt), sampling, priority, std::move(cache_salt), request, child};
+  spec.embeds = values_of(embeds);
+  const py::gil_scoped_release unlocked;
+  return self.engine().add(std::move(spec));
+}
+
+int64_t add_pooling(PyEngine& self, std::vector<Token> prompt, const std::string& pooling,
+                    std::optional<std::vector<int32_t>> token_types, int priority, std::string cache_salt,
+                    uint64_t request) {
+  SequenceSpec spec{.prompt = std::move(prompt), .priority = priority, .cache_salt = std::move(cache_salt)};
+  spec.request = request;
+  spec.token_types = std::move(token_types).value_or(std::vector<int32_t>{});
+  spec.pooling = pooling_named(pooling);
+  const py::gil_scoped_release unlocked;
+  return self.engine().add(std::move(spec));
 }
 
 TokenTable make_table(const std::vector<py::bytes>& tokens, const std::vector<uint8_t>& flags, bool strip_leading_space,
@@ -175,6 +228,7 @@ void register_views(py::module_& m) {
       .def_property_readonly("logprobs", [](const SequenceView& view) { return logprobs_list(view.logprobs); })
       .def_property_readonly("prompt_logprobs",
                              [](const SequenceView& view) { return logprobs_list(view.prompt_logprobs); })
+      .def_property_readonly("pooled", pooled_array)
       .def_property_readonly("finish_reason", [](const SequenceView& view) { return finish_name(view.finish); })
       .def_readonly("stop_token", &SequenceView::stop_token)
       .def_readonly("stop_string", &SequenceView::stop_string)
@@ -206,6 +260,7 @@ void register_options(py::module_& m) {
       .def_readwrite("enable_prefix_caching", &EngineOptions::enable_prefix_caching)
       .def_readwrite("enable_chunked_prefill", &EngineOptions::enable_chunked_prefill)
       .def_readwrite("priority_scheduling", &EngineOptions::priority_scheduling)
+      .def_readwrite("bidirectional", &EngineOptions::bidirectional)
       .def_readwrite("kv_cache_bytes", &EngineOptions::kv_cache_bytes)
       .def_readwrite("seed", &EngineOptions::seed)
       .def_readwrite("poison_blocks", &EngineOptions::poison_blocks);
@@ -225,14 +280,12 @@ void register_engine(py::module_& m) {
           [](PyEngine& self, const std::vector<py::bytes>& tokens, const std::vector<uint8_t>& flags, bool strip,
              bool runs) { self.engine().set_token_table(make_table(tokens, flags, strip, runs)); },
           py::arg("tokens"), py::arg("flags"), py::arg("strip_leading_space"), py::arg("whole_byte_runs"))
-      .def(
-          "add",
-          [](PyEngine& self, std::vector<Token> prompt, const SamplingConfig& sampling, int priority,
-             std::string cache_salt, uint64_t request, uint32_t child) {
-            return self.engine().add({std::move(prompt), sampling, priority, std::move(cache_salt), request, child});
-          },
-          py::arg("prompt"), py::arg("sampling"), py::kw_only(), py::arg("priority"), py::arg("cache_salt"),
-          py::arg("request"), py::arg("child"), py::call_guard<py::gil_scoped_release>(), "Returns the sequence's id.")
+      .def("add", add_sequence, py::arg("prompt"), py::arg("sampling"), py::kw_only(), py::arg("priority"),
+           py::arg("cache_salt"), py::arg("request"), py::arg("child"), py::arg("embeds") = py::none(),
+           "Returns the sequence's id. embeds: (n_prompt, hidden_size) rows in place of the tokens' embeddings.")
+      .def("add_pooling", add_pooling, py::arg("token_ids"), py::arg("pooling"), py::kw_only(),
+           py::arg("token_types") = py::none(), py::arg("priority"), py::arg("cache_salt"), py::arg("request"),
+           "Returns the id of a sequence that ends with a pooled result: last, cls, mean or all.")
       .def(
           "remove", [](PyEngine& self, const std::vector<int64_t>& ids) { self.engine().remove(ids); }, py::arg("ids"),
           py::call_guard<py::gil_scoped_release>())
@@ -247,7 +300,8 @@ void register_engine(py::module_& m) {
           "reset_prefix_cache", [](PyEngine& self) { self.engine().reset_prefix_cache(); },
           py::call_guard<py::gil_scoped_release>())
       .def("check_integrity", [](PyEngine& self) { self.engine().check_integrity(); })
-      .def_property_readonly("vocab_size", [](const PyEngine& self) { return self.executor().vocab(); })
+      .def_property_readonly("vocab_size", [](const PyEngine& self) { return self.executor().head_width(); })
+      .def_property_readonly("hidden_size", [](const PyEngine& self) { return self.executor().hidden_width(); })
       .def_property_readonly("kv_block_bytes", [](const PyEngine& self) { return self.executor().kv_block_bytes(); })
       .def_property_readonly("n_blocks", [](const PyEngine& self) { return self.executor().n_blocks(); })
       .def_property_readonly("arena_bytes", [](const PyEngine& self) { return self.executor().arena_bytes(); });

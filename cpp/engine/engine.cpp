@@ -35,6 +35,7 @@ Engine::Tracked* Engine::find(int64_t id) const {
 }
 
 int64_t Engine::add(SequenceSpec spec) {
+  check_inputs(spec);
   const std::lock_guard lock(mutex_);
   const int64_t id = next_id_++;
   auto tracked = std::make_unique<Tracked>();
@@ -46,9 +47,10 @@ int64_t Engine::add(SequenceSpec spec) {
   seq.tokens = std::move(spec.prompt);
   seq.cache_salt = std::move(spec.cache_salt);
   seq.sampling = std::move(spec.sampling);
+  take_inputs(*tracked, spec);
   tracked->times.queued = now_seconds();
   if (seq.sampling.prompt_logprobs) tracked->prompt_logprobs.resize(seq.tokens.size());
-  if (seq.sampling.detokenize && table_)
+  if (seq.sampling.detokenize && table_ && !tracked->pooling)
     tracked->detokenizer = std::make_unique<Detokenizer>(*table_, seq.sampling, /*continues_text=*/false);
   scheduler_.add(seq);
   tracked_.emplace(id, std::move(tracked));
@@ -73,24 +75,28 @@ void Engine::forget(std::span<const int64_t> ids) {
   }
 }
 
-bool Engine::done(std::span<const int64_t> ids, bool any_change) const {
-  const auto finished = [&](int64_t id) {
-    const Tracked* tracked = find(id);
-    return tracked == nullptr || tracked->seq.finished();
-  };
-  const auto changed = [&](int64_t id) {
+bool Engine::has_news(std::span<const int64_t> ids) const {
+  return std::any_of(ids.begin(), ids.end(), [&](int64_t id) {
     const Tracked* tracked = find(id);
     return tracked == nullptr || tracked->changed;
-  };
-  if (any_change && std::any_of(ids.begin(), ids.end(), changed)) return true;
-  return std::all_of(ids.begin(), ids.end(), finished);
+  });
+}
+
+// Drops finished ones from the end of ids: asked again and again, it looks at each of many ids once.
+bool Engine::all_finished(std::vector<int64_t>& ids) const {
+  for (; !ids.empty(); ids.pop_back()) {
+    const Tracked* tracked = find(ids.back());
+    if (tracked != nullptr && !tracked->seq.finished()) return false;
+  }
+  return true;
 }
 
 void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, const InterruptFn& interrupted,
                  const HostHook& hook) {
   const double deadline = now_seconds() + seconds;
+  std::vector<int64_t> unfinished(ids.begin(), ids.end());
   std::unique_lock lock(mutex_);
-  while (!done(ids, any_change) && now_seconds() < deadline) {
+  while (!(any_change && has_news(ids)) && !all_finished(unfinished) && now_seconds() < deadline) {
     if (driving_) {
       handover_.wait_for(lock, kHandoverPoll);
       if (driving_) {
@@ -120,6 +126,7 @@ void Engine::step(const InterruptFn& interrupted, const HostHook& hook) {
   ScheduledBatch scheduled;
   if (!prepare(scheduled)) return;
   executor_.forward(batch_, interrupted);
+  compute_means();
   compute_rows(interrupted, hook);
   commit(scheduled);
 }
@@ -144,7 +151,11 @@ void Engine::fill_batch(const ScheduledBatch& scheduled) {
   batch_.query_start.assign(1, 0);
   batch_.block_tables.clear();
   batch_.gather.clear();
+  batch_.token_types.clear();
+  batch_.embeds.clear();
+  batch_.rope_lengths.clear();
   rows_.clear();
+  means_.clear();
   for (const ScheduledTokens& item : scheduled.items) {
     const int first_token = batch_.n_tokens();
     for (int i = 0; i < item.n_tokens; ++i) {
@@ -153,8 +164,11 @@ void Engine::fill_batch(const ScheduledBatch& scheduled) {
     }
     batch_.query_start.push_back(batch_.n_tokens());
     batch_.block_tables.push_back(item.seq->blocks.data());
+    add_inputs(*find(item.seq->id), first_token);
     add_rows(item, first_token);
   }
+  if (!batch_.token_types.empty()) batch_.token_types.resize(batch_.token_ids.size());
+  if (!batch_.embeds.empty()) batch_.embeds.resize(batch_.token_ids.size());
 }
 
 // The rows whose logits are wanted: those before a prompt token with logprobs, and the last known token's.
@@ -163,9 +177,10 @@ void Engine::add_rows(const ScheduledTokens& item, int first_token) {
   Tracked* tracked = find(seq.id);
   if (tracked->times.scheduled == 0) tracked->times.scheduled = now_seconds();
   if (config_.poison_blocks) poison_fresh(*tracked);
+  if (tracked->pooling) return add_pooled_rows(item, *tracked, first_token);
   const auto want = [&](int position, int prompt_position) {
     batch_.gather.push_back(first_token + position - seq.n_computed);
-    rows_.push_back({tracked, prompt_position, {}, {}});
+    rows_.push_back({.tracked = tracked, .prompt_position = prompt_position, .sampled = {}, .raw = {}});
   };
   if (seq.sampling.prompt_logprobs)
     for (int p = seq.n_computed; p < std::min(seq.n_computed + item.n_tokens, seq.n_prompt - 1); ++p) want(p, p + 1);
@@ -210,6 +225,7 @@ void Engine::run_hook(std::span<RowTask> rows, float* logits, const HostHook& ho
 
 void Engine::finish_row(RowTask& row, float* logits, SamplerScratch& scratch) const {
   const Sequence& seq = row.tracked->seq;
+  if (row.pooled_row >= 0) return store_pooled(row, logits);
   if (row.prompt_position >= 0) {
     const Token target = seq.tokens[static_cast<size_t>(row.prompt_position)];
     prompt_logprob_row(row.sampled.logprobs, logits, executor_.vocab(), target, seq.sampling, kernels(), scratch);
@@ -226,11 +242,13 @@ void Engine::commit(const ScheduledBatch& scheduled) {
     stats_.n_prompt_tokens += std::clamp(item.seq->n_prompt - item.seq->n_computed, 0, item.n_tokens);
   scheduler_.commit(scheduled);
   for (RowTask& row : rows_) {
+    if (row.pooled_row >= 0) continue;
     if (row.prompt_position < 0)
       take_token(*row.tracked, row.sampled);
     else
       row.tracked->prompt_logprobs[static_cast<size_t>(row.prompt_position)] = std::move(row.sampled.logprobs);
   }
+  commit_pooled(scheduled);
 }
 
 void Engine::take_token(Tracked& tracked, SampledToken& sampled) {
@@ -280,6 +298,8 @@ SequenceView Engine::view(const Tracked& tracked) const {
   if (tracked.detokenizer) view.text = tracked.detokenizer->text().substr(0, tracked.detokenizer->n_ready());
   view.logprobs = tracked.logprobs;
   view.prompt_logprobs = tracked.prompt_logprobs;
+  if (seq.finished()) view.pooled = tracked.pooled;
+  view.pooled_width = executor_.head_width();
   view.finish = seq.finish;
   view.stop_token = seq.stop_token;
   view.stop_string = seq.stop_string;

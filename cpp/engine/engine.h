@@ -23,8 +23,14 @@
 
 namespace octavo {
 
+// Which row of a pooling sequence's tokens the head turns into the result: the last, the first, the mean of all, or
+// each by itself.
+enum class Pooling : uint8_t { kLast, kCls, kMean, kAll };
+
 struct EngineConfig {
   SchedulerConfig scheduler;
+  bool bidirectional = false;  // the model's tokens attend to later ones too
+  int rope_switch_length = 0;  // sequences that may grow beyond it have ropes by their length; 0: none has
   bool enable_prefix_caching = true;
   uint64_t seed = 0;
   bool poison_blocks = false;  // for tests: fill every block with NaN when it is handed out
@@ -33,11 +39,14 @@ struct EngineConfig {
 // One sample of one request.
 struct SequenceSpec {
   std::vector<Token> prompt;
-  SamplingConfig sampling;
+  SamplingConfig sampling{};
   int priority = 0;
-  std::string cache_salt;
-  uint64_t request = 0;  // number of the request in this engine, for noise without a seed
-  uint32_t child = 0;    // number of the sample in its request
+  std::string cache_salt{};
+  uint64_t request = 0;                // number of the request in this engine, for noise without a seed
+  uint32_t child = 0;                  // number of the sample in its request
+  std::vector<int32_t> token_types{};  // (n_prompt), or empty: all 0
+  std::vector<float> embeds{};         // (n_prompt, hidden width) instead of the prompt's embeddings, or empty
+  std::optional<Pooling> pooling{};    // then nothing is sampled: it stops when its last token has been computed
 };
 
 // A row that the host may change before it is sampled.
@@ -55,6 +64,8 @@ struct SequenceView {
   std::string text{};  // what will not change any more; all of it once finished
   std::vector<TokenLogprobs> logprobs{};
   std::vector<TokenLogprobs> prompt_logprobs{};  // (n_prompt), the first is empty
+  std::vector<float> pooled{};                   // (1 or n_prompt, head width), of a pooling sequence at its end
+  int pooled_width = 0;
   FinishReason finish = FinishReason::kNone;
   Token stop_token = -1;
   int stop_string = -1;
@@ -92,29 +103,54 @@ class Engine {
     std::unique_ptr<Detokenizer> detokenizer;
     std::vector<TokenLogprobs> logprobs;
     std::vector<TokenLogprobs> prompt_logprobs;
+    std::vector<int32_t> token_types;
+    std::vector<float> embeds;
+    std::optional<Pooling> pooling;
+    std::vector<float> sum;     // (hidden width), of the rows computed so far, under kMean
+    std::vector<float> pooled;  // whole once the sequence has finished
+    int rope_length = 0;
     SequenceTimes times;
     bool changed = false;
     size_t n_fresh = 0;     // with poison_blocks: blocks already poisoned
     int n_preemptions = 0;  // and how often the sequence had lost its blocks by then
   };
-  // One logits row of a step: the next token of a sequence, or the logprob of a prompt token.
+  // One row of the head in a step: logits for the next token of a sequence or the logprob of a prompt token, or a
+  // pooled row.
   struct RowTask {
     Tracked* tracked;
     int prompt_position = -1;  // >= 0: of this prompt token
+    int pooled_row = -1;       // >= 0: this row of the result
     SampledToken sampled;
     std::vector<float> raw;  // the row before the hook changed it, where logprobs want that
   };
+  // Tokens of a step whose rows go into their sequence's mean.
+  struct MeanTask {
+    Tracked* tracked;
+    int first_token;
+    int n_tokens;
+    bool ends;
+  };
 
-  bool done(std::span<const int64_t> ids, bool any_change) const;
+  void check_inputs(const SequenceSpec& spec) const;
+  void take_inputs(Tracked& tracked, SequenceSpec& spec);
+  bool has_news(std::span<const int64_t> ids) const;
+  bool all_finished(std::vector<int64_t>& ids) const;
   void step(const InterruptFn& interrupted, const HostHook& hook);
   bool prepare(ScheduledBatch& scheduled);
   void fill_batch(const ScheduledBatch& scheduled);
+  void add_inputs(const Tracked& tracked, int first_token);
   void add_rows(const ScheduledTokens& item, int first_token);
+  void add_pooled_rows(const ScheduledTokens& item, Tracked& tracked, int first_token);
   void poison_fresh(Tracked& tracked);
+  void compute_means();
+  void add_to_mean(const MeanTask& task);
   void compute_rows(const InterruptFn& interrupted, const HostHook& hook);
   void run_hook(std::span<RowTask> rows, float* logits, const HostHook& hook);
   void finish_row(RowTask& row, float* logits, SamplerScratch& scratch) const;
   void commit(const ScheduledBatch& scheduled);
+  void store_pooled(const RowTask& row, const float* values) const;
+  void commit_pooled(const ScheduledBatch& scheduled);
+  void finish_pooled(Tracked& tracked);
   void take_token(Tracked& tracked, SampledToken& sampled);
   void end(Tracked& tracked, FinishReason reason);
   void mark_failed();
@@ -139,6 +175,7 @@ class Engine {
   // Of the step being computed, owned by the driver.
   Batch batch_;
   std::vector<RowTask> rows_;
+  std::vector<MeanTask> means_;
   std::vector<SamplerScratch> scratch_;
 };
 

@@ -32,6 +32,8 @@ struct Sequence {
   std::vector<int32_t> blocks;          // KV blocks in order of position
   std::vector<BlockHash> block_hashes;  // of the full blocks of tokens
   std::string cache_salt;               // all that KV depends on besides the tokens
+  bool private_kv = false;              // and on more than that: neither taken from the prefix cache nor entered
+  bool wants_all_rows = false;          // so that no token may come from the prefix cache
 
   SamplingConfig sampling;
   NoiseKey noise;
@@ -47,6 +49,7 @@ struct Sequence {
   int n_output() const { return n_tokens() - n_prompt; }
   int n_remaining() const { return n_tokens() - n_computed; }
   bool finished() const { return finish != FinishReason::kNone; }
+  bool reads_cache() const { return !wants_all_rows && !sampling.prompt_logprobs; }
   std::span<const Token> prompt() const { return {tokens.data(), static_cast<size_t>(n_prompt)}; }
   std::span<const Token> output() const {
     return std::span<const Token>(tokens).subspan(static_cast<size_t>(n_prompt));

@@ -80,12 +80,16 @@ void Executor::forward(const Batch& batch, const InterruptFn& interrupted) {
   run(body_, step, interrupted);
 }
 
+float* Executor::hidden(int token) {
+  return reinterpret_cast<float*>(body_memory_.data() + body_.output.offset + token * body_.output.stride);
+}
+
 float* Executor::logits(const Batch& batch, int first, int n, const InterruptFn& interrupted) {
   Step step{};
   step.batch = &batch;
   step.n_rows = n;
   step.gather = batch.gather.data() + first;
-  step.hidden = reinterpret_cast<const float*>(body_memory_.data() + body_.output.offset);
+  step.hidden = hidden(0);
   step.hidden_stride = body_.output.stride;
   step.arena = head_memory_.data();
   run(head_, step, interrupted);

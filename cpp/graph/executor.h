@@ -31,11 +31,18 @@ class Executor {
   // Runs the body over the whole batch. Throws Interrupted when `interrupted` says so.
   void forward(const Batch& batch, const InterruptFn& interrupted);
 
-  // Logits of gathered rows [first, first + n) of the last forward; n <= logits_tile(). Row i begins at
-  // i * logits_stride() floats and holds vocab() values that stay valid until the next call.
+  // A token's row of the last forward's output, (hidden_width). A pooled row may take its place before logits() reads
+  // it.
+  float* hidden(int token);
+
+  // The head (logits, or what a pooling model makes of pooled rows) over gathered rows [first, first + n) of the last
+  // forward; n <= logits_tile(). Row i begins at i * logits_stride() floats and holds head_width() values that stay
+  // valid until the next call.
   float* logits(const Batch& batch, int first, int n, const InterruptFn& interrupted);
 
-  int vocab() const { return head_.output_width; }
+  int hidden_width() const { return body_.output_width; }
+  int head_width() const { return head_.output_width; }
+  int vocab() const { return head_width(); }
   int logits_tile() const { return head_.max_rows; }
   int64_t logits_stride() const { return head_.output.stride / 4; }
   int n_blocks() const { return n_blocks_; }

@@ -127,6 +127,7 @@ class SequenceView:
     stop_string: int
     error: str
     n_cached: int
+    pooled: npt.NDArray[np.float32] | None
     times: tuple[float, float, float, float]
 
 class EngineStats:
@@ -149,6 +150,7 @@ class EngineOptions:
     enable_prefix_caching: bool
     enable_chunked_prefill: bool
     priority_scheduling: bool
+    bidirectional: bool
     kv_cache_bytes: int
     seed: int
     poison_blocks: bool
@@ -167,6 +169,17 @@ class Engine:
         cache_salt: str,
         request: int,
         child: int,
+        embeds: npt.NDArray[np.float32] | None = None,
+    ) -> int: ...
+    def add_pooling(
+        self,
+        token_ids: Sequence[int],
+        pooling: str,
+        *,
+        token_types: Sequence[int] | None = None,
+        priority: int,
+        cache_salt: str,
+        request: int,
     ) -> int: ...
     def remove(self, ids: Sequence[int]) -> None: ...
     def run(
@@ -178,6 +191,8 @@ class Engine:
     def check_integrity(self) -> None: ...
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
     @property
     def kv_block_bytes(self) -> int: ...
     @property

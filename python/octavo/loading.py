@@ -216,6 +216,7 @@ def _engine_options(args: EngineArgs, model: nn.Model, n_threads: int) -> Any:
     options = _core.EngineOptions()
     options.n_threads = n_threads
     options.exact = exact_cache(args)
+    options.bidirectional = not model.causal
     options.max_num_seqs = args.max_num_seqs or CPU_MAX_NUM_SEQS
     options.max_num_batched_tokens = int(args.max_num_batched_tokens or CPU_MAX_NUM_BATCHED_TOKENS)
     options.enable_prefix_caching = args.enable_prefix_caching is not False

@@ -52,6 +52,36 @@ std::vector<std::vector<Token>> some_prompts() {
   return prompts;
 }
 
+constexpr Pooling kPoolings[] = {Pooling::kLast, Pooling::kCls, Pooling::kMean, Pooling::kAll};
+
+std::vector<uint32_t> bits_of(const std::vector<float>& values) {
+  std::vector<uint32_t> bits;
+  for (const float value : values) bits.push_back(float_to_bits(value));
+  return bits;
+}
+
+std::vector<uint32_t> pooled_alone(const std::vector<Token>& prompt, Pooling pooling) {
+  TinyEngine tiny({});
+  const SequenceView view = tiny.finish(tiny.add_pooling(prompt, pooling));
+  CHECK(view.finish == FinishReason::kStop);
+  CHECK(view.output.empty());
+  return bits_of(view.pooled);
+}
+
+// Every way of pooling of every prompt, while other sequences generate.
+std::vector<std::vector<uint32_t>> pooled_together(TinyEngine& tiny, const std::vector<std::vector<Token>>& prompts) {
+  std::vector<int64_t> ids;
+  const std::vector<int64_t> others{tiny.add(random_prompt(30, 50), 60), tiny.add(random_prompt(3, 51), 60)};
+  for (const auto& prompt : prompts)
+    for (const Pooling pooling : kPoolings) ids.push_back(tiny.add_pooling(prompt, pooling));
+  tiny.engine.run(ids, false, 1e9, nullptr, nullptr);
+  tiny.engine.check_integrity();
+  std::vector<std::vector<uint32_t>> results;
+  for (const SequenceView& view : tiny.engine.updates(ids)) results.push_back(bits_of(view.pooled));
+  tiny.engine.remove(others);
+  return results;
+}
+
 }  // namespace
 
 TEST_CASE("engine: bits do not depend on batch, chunks, threads, cache or preemption") {
@@ -156,4 +186,98 @@ TEST_CASE("engine: the host hook changes rows, and masked rows end their request
   const auto views = tiny.engine.updates(ids);
   CHECK(views.at(0).output == std::vector<Token>{42, 42, 42, 42});
   CHECK(views.at(1).finish == FinishReason::kError);
+}
+
+TEST_CASE("engine: pooled bits do not depend on batch, chunks, threads, cache or preemption") {
+  const auto prompts = some_prompts();
+  std::vector<std::vector<uint32_t>> expected;
+  for (const auto& prompt : prompts)
+    for (const Pooling pooling : kPoolings) expected.push_back(pooled_alone(prompt, pooling));
+  for (const int n_threads : {1, 2, 3})
+    for (const int chunk : {5, 32, 64})
+      for (const bool bidirectional : {false, true}) {
+        CAPTURE(n_threads);
+        CAPTURE(chunk);
+        CAPTURE(bidirectional);
+        TinyEngine tiny({n_threads, chunk, 64, true, {}, bidirectional});
+        CHECK(pooled_together(tiny, prompts) == expected);
+      }
+  TinyEngine tight({.max_batched_tokens = 8, .n_blocks = 6});
+  CHECK(pooled_together(tight, prompts) == expected);
+}
+
+TEST_CASE("engine: a pooling sequence that loses its blocks starts over") {
+  const auto prompt = random_prompt(130, 3);
+  for (const Pooling pooling : kPoolings) {
+    TinyEngine tiny({.max_batched_tokens = 8, .n_blocks = 6});
+    tiny.add(random_prompt(30, 50), 10);  // takes a block of the other in its third step
+    const SequenceView view = tiny.finish(tiny.add_pooling(prompt, pooling));
+    CHECK(tiny.engine.stats().n_preemptions == 1);
+    CHECK(bits_of(view.pooled) == pooled_alone(prompt, pooling));
+  }
+}
+
+TEST_CASE("engine: last, cls and mean are what the rows of all say") {
+  // A head without a norm or a matrix, so that pooled rows are the body's rows themselves.
+  const auto prompt = random_prompt(75, 4);
+  TinyEngine tiny({.max_batched_tokens = 16, .shape = {.bare_head = true}});
+  const auto pooled = [&](Pooling pooling) { return tiny.finish(tiny.add_pooling(prompt, pooling)).pooled; };
+  const std::vector<float> all = pooled(Pooling::kAll);
+  const size_t width = 64;
+  REQUIRE(all.size() == prompt.size() * width);
+  std::vector<float> mean(all.begin(), all.begin() + width);
+  for (size_t i = width; i < all.size(); ++i) mean[i % width] += all[i];
+  for (float& value : mean) value /= 75.0f;
+  CHECK(bits_of(pooled(Pooling::kMean)) == bits_of(mean));
+  CHECK(bits_of(pooled(Pooling::kCls)) == bits_of({all.begin(), all.begin() + width}));
+  CHECK(bits_of(pooled(Pooling::kLast)) == bits_of({all.end() - width, all.end()}));
+}
+
+TEST_CASE("engine: only pooling the last row reads the prefix cache") {
+  const auto prompt = random_prompt(70, 6);
+  TinyEngine tiny({});
+  for (const Pooling pooling : kPoolings) {
+    tiny.finish(tiny.add_pooling(prompt, pooling));
+    const SequenceView view = tiny.finish(tiny.add_pooling(prompt, pooling));
+    CHECK(view.n_cached == (pooling == Pooling::kLast ? 64 : 0));
+    CHECK(bits_of(view.pooled) == pooled_alone(prompt, pooling));
+  }
+}
+
+TEST_CASE("engine: an interrupted mean is repeated and counts no row twice") {
+  const auto prompt = random_prompt(600, 5);
+  TinyEngine tiny({.max_batched_tokens = 512});
+  const std::vector<int64_t> ids{tiny.add_pooling(prompt, Pooling::kMean)};
+  int n_interrupts = 0;
+  for (bool done = false; !done && n_interrupts < 1000;) {
+    try {
+      tiny.engine.run(
+          ids, false, 1e9, [&] { return ++n_interrupts % 2 == 1; }, nullptr);
+      done = true;
+    } catch (const Interrupted&) {
+    }
+  }
+  CHECK(bits_of(tiny.engine.updates(ids).at(0).pooled) == pooled_alone(prompt, Pooling::kMean));
+}
+
+TEST_CASE("engine: ropes by length keep prefixes of short and long sequences apart") {
+  TinyEngine tiny({.rope_switch_length = 90});
+  const auto prompt = random_prompt(70, 6);
+  const auto n_cached = [&](int max_tokens) { return tiny.finish(tiny.add(prompt, max_tokens)).n_cached; };
+  CHECK(n_cached(2) == 0);
+  CHECK(n_cached(20) == 64);
+  CHECK(n_cached(21) == 0);
+  CHECK(n_cached(21) == 64);
+  CHECK(n_cached(20) == 64);
+}
+
+TEST_CASE("engine: token types and embeddings must be as many as the prompt's tokens") {
+  TinyEngine tiny({});
+  SequenceSpec spec;
+  spec.prompt = random_prompt(5, 1);
+  spec.token_types = {0, 1};
+  CHECK_THROWS_WITH_AS(tiny.engine.add(spec), doctest::Contains("2 token types"), Error);
+  spec.token_types.clear();
+  spec.embeds.resize(7);
+  CHECK_THROWS_WITH_AS(tiny.engine.add(spec), doctest::Contains("expected 320"), Error);
 }

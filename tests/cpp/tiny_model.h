@@ -13,6 +13,7 @@ namespace octavo::test {
 struct TinyShape {
   int vocab = 96, hidden = 64, ffn = 96, layers = 2, heads = 4, kv_heads = 2, head_dim = 16;
   Format format = Format::kQ8_0;
+  bool bare_head = false;  // the head gives the body's rows as they are
 };
 
 class TinyModel {
@@ -23,6 +24,10 @@ class TinyModel {
     ValueId x = body_.embed(embedding());
     for (int layer = 0; layer < shape.layers; ++layer) x = add_layer(x, layer, rope);
     body_.set_output(x);
+    if (shape.bare_head) {
+      head_.set_output(head_.gather(shape.hidden));
+      return;
+    }
     const ValueId hidden =
         head_.norm(head_.gather(shape.hidden), {NormOp::Kind::kRms, vector(shape.hidden), std::nullopt, 1e-5f});
     head_.set_output(head_.linear(hidden, {{linear(shape.vocab, shape.hidden), std::nullopt}})[0]);
@@ -79,13 +84,15 @@ struct TinyEngine {
     int n_blocks = 64;
     bool prefix_caching = true;
     TinyShape shape{};
+    bool bidirectional = false;
+    int rope_switch_length = 0;
   };
 
   explicit TinyEngine(const Options& options)
       : model(options.n_threads, options.shape),
         executor({.n_threads = options.n_threads,
                   .kv_type = KvType::kBF16,
-                  .max_tokens = options.max_batched_tokens,
+                  .max_tokens = options.bidirectional ? 1024 : options.max_batched_tokens,
                   .max_context = 1024,
                   .kv_bytes = kv_bytes(options)},
                  model.body(), model.head()),
@@ -94,6 +101,8 @@ struct TinyEngine {
                               .max_model_len = 1024,
                               .policy = SchedulingPolicy::kFcfs,
                               .enable_chunked_prefill = true},
+                .bidirectional = options.bidirectional,
+                .rope_switch_length = options.rope_switch_length,
                 .enable_prefix_caching = options.prefix_caching,
                 .seed = 1,
                 .poison_blocks = true},
@@ -111,6 +120,13 @@ struct TinyEngine {
     spec.sampling.seed = 11;
     spec.sampling.max_tokens = max_tokens;
     spec.sampling.logprobs = 2;
+    return engine.add(std::move(spec));
+  }
+
+  int64_t add_pooling(const std::vector<Token>& prompt, Pooling pooling) {
+    SequenceSpec spec;
+    spec.prompt = prompt;
+    spec.pooling = pooling;
     return engine.add(std::move(spec));
   }
 
