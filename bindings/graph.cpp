@@ -91,6 +91,16 @@ void register_graph(py::module_& m) {
       .def("activation", &Graph::activation, py::arg("x"), py::arg("kind"))
       .def("scale", &Graph::scale, py::arg("x"), py::arg("factor"))
       .def("soft_cap", &Graph::soft_cap, py::arg("x"), py::arg("cap"))
+      .def(
+          "moe",
+          [](Graph& graph, ValueId x, WeightId router, const std::vector<std::array<WeightId, 3>>& experts, int top_k,
+             bool normalize, Activation activation) {
+            MoeOp op{.router = router, .experts = {}, .top_k = top_k, .normalize = normalize, .activation = activation};
+            for (const auto& [gate, up, down] : experts) op.experts.push_back({gate, up, down});
+            return graph.moe(x, std::move(op));
+          },
+          py::arg("x"), py::kw_only(), py::arg("router"), py::arg("experts"), py::arg("top_k"), py::arg("normalize"),
+          py::arg("activation"), "experts: (gate, up, down) of each.")
       .def("mul", &Graph::mul, py::arg("a"), py::arg("b"))
       .def("add", &Graph::add, py::arg("a"), py::arg("b"))
       .def(
