@@ -24,6 +24,14 @@ void register_weights(py::module_& m) {
           py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
           py::arg("mapped"), "Repacks a matrix (n, k), converted to the target format where it has another.")
       .def(
+          "leave_linear",
+          [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
+             const py::buffer& rows, const std::string& target) {
+            return store.leave_linear(source_of(name, format, n, k, rows), format_named(target));
+          },
+          py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
+          py::keep_alive<1, 6>(), "The same matrix, left where it is and repacked chunk by chunk at every use.")
+      .def(
           "add_embedding",
           [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
              const py::buffer& rows) { return store.add_embedding(source_of(name, format, n, k, rows)); },

@@ -38,6 +38,13 @@ const uint8_t* make_panel(uint8_t* scratch, const Weight& weight, int first, int
   return scratch;
 }
 
+// Strips [first, first + count) of a weight that is left in the file.
+const uint8_t* pack_panel(uint8_t* panel, const LinearPart& part, int first, int count) {
+  const Weight& weight = *part.weight;
+  pack_strips(panel, panel + count * part.strip_bytes, weight, weight.data, *weight.in_file, first, first + count);
+  return panel;
+}
+
 void add_bias(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
   if (chunk.part->bias == nullptr) return;
   for (int t = 0; t < n; ++t)
@@ -136,14 +143,24 @@ int chunks_of(const LinearPart& part, int strips) {
 }
 
 int64_t panel_bytes(const LinearPart& part) {
-  return part.native ? (kMaxChunkStrips * kStrip + 1) * part.weight->k * 4 : 0;
+  const Weight& weight = *part.weight;
+  int64_t bytes = 0;
+  if (part.native)
+    bytes = (kMaxChunkStrips * kStrip + 1) * weight.k * 4;
+  else if (weight.in_file)
+    bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file);
+  return static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
 }
 
 Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) {
   const int total = static_cast<int>(n_strips(part.weight->n));
   Chunk chunk{&part, first, std::min(strips, total - first), nullptr};
-  chunk.weights =
-      part.native ? make_panel(panel, *part.weight, first, chunk.strips) : part.weight->data + first * part.strip_bytes;
+  if (part.native)
+    chunk.weights = make_panel(panel, *part.weight, first, chunk.strips);
+  else if (part.weight->in_file)
+    chunk.weights = pack_panel(panel, part, first, chunk.strips);
+  else
+    chunk.weights = part.weight->data + first * part.strip_bytes;
   return chunk;
 }
 

@@ -10,9 +10,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "base/memory.h"
-#include "graph/plan.h"
-#include "graph/step.h"
+#include "run_graph.h"
 
 using namespace octavo;
 
@@ -50,36 +48,7 @@ class TinyMoe {
     graph_.set_output(graph_.moe(x, {router_.id, ids, shape.top_k, shape.normalize, Activation::kSilu}));
   }
 
-  // The op's output for these tokens, computed as one batch.
-  Floats run(const std::vector<int32_t>& ids, int n_threads) const {
-    const Plan plan = make_plan(graph_, kernels(), KvType::kF32, static_cast<int>(ids.size()), 1);
-    const HugeBuffer arena(static_cast<size_t>(plan.arena_bytes));
-    const HugeBuffer scratch(static_cast<size_t>(plan.scratch_bytes * n_threads));
-    std::vector<Counter> counters(plan.calls.size() * static_cast<size_t>(n_threads));
-    Batch batch;
-    batch.token_ids = ids;
-    Step step{};
-    step.kernels = &kernels();
-    step.plan = &plan;
-    step.batch = &batch;
-    step.n_rows = static_cast<int>(ids.size());
-    step.arena = arena.data();
-    step.scratch = scratch.data();
-    step.n_threads = n_threads;
-    step.counters = counters.data();
-    run_job(n_threads, [&](const Worker& worker) {
-      for (const OpCall& call : plan.calls) {
-        call.fn(step, call, worker);
-        worker.barrier();
-      }
-    });
-    Floats out;
-    for (int row = 0; row < step.n_rows; ++row) {
-      const auto* at = step.row<float>(plan.output, row);
-      out.insert(out.end(), at, at + shape_.hidden);
-    }
-    return out;
-  }
+  Floats run(const std::vector<int32_t>& ids, int n_threads) const { return test::run_graph(graph_, ids, n_threads); }
 
   std::vector<double> reference(int token) const {
     const std::vector<double> x(tokens_.begin() + token * shape_.hidden, tokens_.begin() + (token + 1) * shape_.hidden);
