@@ -12,7 +12,8 @@ SourceMatrix source_of(const std::string& name, const std::string& format, int64
 
 void register_weights(py::module_& m) {
   py::class_<WeightStore>(m, "WeightStore", "The weights of one model.")
-      .def(py::init<int>(), py::arg("n_threads"))
+      .def(py::init([](int n_threads, int n_ranks) { return std::make_unique<WeightStore>(Crew(n_threads, n_ranks)); }),
+           py::arg("n_threads"), py::arg("n_ranks") = 1)
       .def(
           "add_linear",
           [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,

@@ -124,11 +124,14 @@ int count_chunks(const OpCall& call, int strips) {
   return n;
 }
 
-// Chunk c of all parts, one after the other.
-Chunk find_chunk(const OpCall& call, int c, int strips, uint8_t* panel) {
-  auto part = call.parts.begin();
-  for (; c >= chunks_of(*part, strips); ++part) c -= chunks_of(*part, strips);
-  return open_chunk(*part, c * strips, strips, panel);
+// Chunk c of all parts, one after the other; of ranks one after the other, each with its share of every part.
+Chunk find_chunk(const OpCall& call, int c, int strips, const Worker& worker, uint8_t* panel) {
+  for (int rank = 0;; ++rank)
+    for (const LinearPart& part : call.parts) {
+      const RankShare share(chunks_of(part, strips), worker, rank);
+      if (c < share.n) return open_chunk(part, (share.first + c) * strips, strips, panel);
+      c -= share.n;
+    }
 }
 
 }  // namespace
@@ -206,7 +209,9 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
   ChunkFeed feed(step.counters_of(call), worker, gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips));
   for (int c; (c = feed.take()) >= 0;) {
-    const Chunk chunk = find_chunk(call, c, strips, panel);
+    // A gate and its `up` are one part: the same chunk of both.
+    const Chunk chunk =
+        gated ? open_chunk(call.parts[0], c * strips, strips, panel) : find_chunk(call, c, strips, worker, panel);
     if (gated) {
       const Chunk up = open_chunk(call.parts[1], c * strips, strips, second_panel);
       activated_chunk(step, call, chunk, &up, tiles);

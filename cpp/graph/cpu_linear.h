@@ -25,6 +25,18 @@ struct Chunk {
   int valid() const { return std::min(width(), static_cast<int>(part->weight->n) - first()); }
 };
 
+// Which of a weight's chunks a rank owns.
+struct RankShare {
+  int first, n;
+  RankShare(int chunks, const Worker& worker, int rank)
+      : first(begin(chunks, worker, rank)), n(begin(chunks, worker, rank + 1) - first) {}
+
+ private:
+  static int begin(int chunks, const Worker& worker, int rank) {
+    return static_cast<int>(int64_t{chunks} * worker.rank_begin(rank) / worker.n_threads);
+  }
+};
+
 // Rows of activations at equal distances.
 struct ActRows {
   const uint8_t* first;

@@ -118,12 +118,18 @@ int64_t largest_panel(std::span<const LinearPart> parts) {
   return bytes;
 }
 
-// Calls f(active expert, first strip) for this thread's share of every active expert's output.
+// Calls f(active expert, first strip) for this thread's share: expert by expert of what its rank owns of each.
 template <class F>
 void for_chunks(const Step& step, const OpCall& call, const Worker& worker, const LinearPart& any, int strips, F f) {
   const int chunks = chunks_of(any, strips);
-  ChunkFeed feed(step.counters_of(call), worker, *groups_of(step, *call.moe).n_active * chunks);
-  for (int c; (c = feed.take()) >= 0;) f(c / chunks, c % chunks * strips);
+  const int n_active = *groups_of(step, *call.moe).n_active;
+  ChunkFeed feed(step.counters_of(call), worker, n_active * chunks);
+  for (int c; (c = feed.take()) >= 0;) {
+    int rank = 0;
+    RankShare share(chunks, worker, rank);
+    for (; c >= share.n * n_active; share = RankShare(chunks, worker, ++rank)) c -= share.n * n_active;
+    f(c / share.n, (share.first + c % share.n) * strips);
+  }
 }
 
 template <class F>

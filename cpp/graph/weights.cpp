@@ -85,18 +85,24 @@ WeightId WeightStore::store(Weight weight) {
   return static_cast<WeightId>(weights_.size() - 1);
 }
 
+void WeightStore::pack(uint8_t* planes, const Weight& weight, const SourceMatrix& source) const {
+  const int64_t strips = n_strips(weight.n), stride = plane_layout(weight.format, weight.k).bytes;
+  std::vector<Counter> counters(static_cast<size_t>(crew_.n_threads));
+  run_job_unless_busy(crew_, [&](const Worker& worker) {
+    std::vector<uint8_t> scratch(static_cast<size_t>(packing_scratch(weight, source.format)));
+    ChunkFeed feed(counters.data(), worker, static_cast<int>((strips + kStripsPerChunk - 1) / kStripsPerChunk));
+    for (int64_t s; (s = feed.take() * kStripsPerChunk) >= 0;)
+      pack_strips(planes + s * stride, scratch.data(), weight, source.rows, source.format, s,
+                  std::min(s + kStripsPerChunk, strips));
+  });
+}
+
 WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool mapped) {
   Weight weight = linear_of(source, target);
   if (weight.planes) {
     const int64_t strips = n_strips(source.n), stride = plane_layout(target, source.k).bytes;
     uint8_t* planes = memory_.take(static_cast<size_t>(strips * stride));
-    Counter counter;
-    run_job_unless_busy(n_threads_, [&](const Worker&) {
-      std::vector<uint8_t> scratch(static_cast<size_t>(packing_scratch(weight, source.format)));
-      for (int64_t s; (s = counter.take() * kStripsPerChunk) < strips;)
-        pack_strips(planes + s * stride, scratch.data(), weight, source.rows, source.format, s,
-                    std::min(s + kStripsPerChunk, strips));
-    });
+    pack(planes, weight, source);
     weight.data = planes;
   } else {
     uint8_t* rows = memory_.take(row_bytes(target, source.k) * static_cast<size_t>(source.n));

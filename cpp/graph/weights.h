@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "base/thread_pool.h"
 #include "quant/format.h"
 
 namespace octavo {
@@ -48,7 +49,8 @@ int64_t packing_scratch(const Weight& weight, Format source);
 
 class WeightStore {
  public:
-  explicit WeightStore(int n_threads) : n_threads_(n_threads) {}
+  // crew: who repacks, and so first touches, the parts of weights that it will multiply.
+  explicit WeightStore(const Crew& crew) : crew_(crew) {}
 
   // Stored as `target`: repacked as it is when the source has that format, else converted row by row.
   // Whole source pages are released afterwards when `mapped` says they belong to a file.
@@ -64,9 +66,10 @@ class WeightStore {
   size_t memory_bytes() const { return memory_.used(); }
 
  private:
+  void pack(uint8_t* planes, const Weight& weight, const SourceMatrix& source) const;
   WeightId store(Weight weight);
 
-  int n_threads_;
+  Crew crew_;
   SlabArena memory_;
   std::deque<Weight> weights_;
 };

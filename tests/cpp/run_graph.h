@@ -10,11 +10,11 @@
 namespace octavo::test {
 
 // The output rows of these tokens, computed as one batch.
-inline std::vector<float> run_graph(const Graph& graph, const std::vector<int32_t>& ids, int n_threads) {
+inline std::vector<float> run_graph(const Graph& graph, const std::vector<int32_t>& ids, const Crew& crew) {
   const Plan plan = make_plan(graph, kernels(), KvType::kF32, static_cast<int>(ids.size()), 1);
   const HugeBuffer arena(static_cast<size_t>(plan.arena_bytes));
-  const HugeBuffer scratch(static_cast<size_t>(plan.scratch_bytes * n_threads));
-  std::vector<Counter> counters(plan.calls.size() * static_cast<size_t>(n_threads));
+  const HugeBuffer scratch(static_cast<size_t>(plan.scratch_bytes * crew.n_threads));
+  std::vector<Counter> counters(plan.calls.size() * static_cast<size_t>(crew.n_threads));
   Batch batch;
   batch.token_ids = ids;
   Step step{};
@@ -24,9 +24,9 @@ inline std::vector<float> run_graph(const Graph& graph, const std::vector<int32_
   step.n_rows = static_cast<int>(ids.size());
   step.arena = arena.data();
   step.scratch = scratch.data();
-  step.n_threads = n_threads;
+  step.n_threads = crew.n_threads;
   step.counters = counters.data();
-  run_job(n_threads, [&](const Worker& worker) {
+  run_job(crew, [&](const Worker& worker) {
     for (const OpCall& call : plan.calls) {
       call.fn(step, call, worker);
       worker.barrier();

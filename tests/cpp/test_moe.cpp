@@ -48,7 +48,7 @@ class TinyMoe {
     graph_.set_output(graph_.moe(x, {router_.id, ids, shape.top_k, shape.normalize, Activation::kSilu}));
   }
 
-  Floats run(const std::vector<int32_t>& ids, int n_threads) const { return test::run_graph(graph_, ids, n_threads); }
+  Floats run(const std::vector<int32_t>& ids, const Crew& crew) const { return test::run_graph(graph_, ids, crew); }
 
   std::vector<double> reference(int token) const {
     const std::vector<double> x(tokens_.begin() + token * shape_.hidden, tokens_.begin() + (token + 1) * shape_.hidden);
@@ -149,20 +149,20 @@ TEST_CASE("moe: a token's bits depend on nothing else in the batch, nor on threa
     std::vector<int32_t> ids(TinyMoe::kTokens);
     std::iota(ids.begin(), ids.end(), 0);
     const Floats all = moe.run(ids, 1);
-    const auto same = [&](const std::vector<int32_t>& some, int n_threads) {
-      const Floats out = moe.run(some, n_threads);
+    const auto same = [&](const std::vector<int32_t>& some, const Crew& crew) {
+      const Floats out = moe.run(some, crew);
       for (size_t i = 0; i < some.size(); ++i)
         if (std::memcmp(&out[i * static_cast<size_t>(shape.hidden)], &all[static_cast<size_t>(some[i] * shape.hidden)],
                         static_cast<size_t>(shape.hidden) * 4) != 0)
           return false;
       return true;
     };
-    for (int n_threads : {1, 2, 3}) {
-      CHECK(same(ids, n_threads));
-      CHECK(same({69, 0, 33, 7, 7, 41, 12, 68, 5}, n_threads));
-      CHECK(same({11, 50}, n_threads));
-      for (int32_t token = 0; token < 8; ++token) CHECK(same({token}, n_threads));
-      CHECK(same(std::vector<int32_t>(40, 17), n_threads));  // all to the same experts
+    for (const Crew& crew : {Crew(1), Crew(2), Crew(3), Crew(2, 2), Crew(3, 2), Crew(3, 3)}) {
+      CHECK(same(ids, crew));
+      CHECK(same({69, 0, 33, 7, 7, 41, 12, 68, 5}, crew));
+      CHECK(same({11, 50}, crew));
+      for (int32_t token = 0; token < 8; ++token) CHECK(same({token}, crew));
+      CHECK(same(std::vector<int32_t>(40, 17), crew));  // all to the same experts
     }
   }
 }
