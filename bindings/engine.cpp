@@ -11,6 +11,7 @@ namespace {
 // Everything an engine is built with, as one object.
 struct EngineOptions {
   int n_threads = 1;
+  int n_ranks = 1;
   bool exact = false;  // float32 keys and values
   int max_model_len = 0;
   int max_num_seqs = 0;
@@ -50,7 +51,7 @@ int rope_switch_length(const Graph& body) {
 class PyEngine {
  public:
   PyEngine(const Graph& body, const Graph& head, const EngineOptions& options)
-      : executor_({.n_threads = options.n_threads,
+      : executor_({.crew = {options.n_threads, options.n_ranks},
                    .kv_type = options.exact ? KvType::kF32 : KvType::kBF16,
                    .max_tokens = max_batch(options),
                    .max_context = options.max_model_len,
@@ -253,6 +254,7 @@ void register_options(py::module_& m) {
   py::class_<EngineOptions>(m, "EngineOptions")
       .def(py::init<>())
       .def_readwrite("n_threads", &EngineOptions::n_threads)
+      .def_readwrite("n_ranks", &EngineOptions::n_ranks)
       .def_readwrite("exact", &EngineOptions::exact)
       .def_readwrite("max_model_len", &EngineOptions::max_model_len)
       .def_readwrite("max_num_seqs", &EngineOptions::max_num_seqs)

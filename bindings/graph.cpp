@@ -12,7 +12,8 @@ SourceMatrix source_of(const std::string& name, const std::string& format, int64
 
 void register_weights(py::module_& m) {
   py::class_<WeightStore>(m, "WeightStore", "The weights of one model.")
-      .def(py::init<int>(), py::arg("n_threads"))
+      .def(py::init([](int n_threads, int n_ranks) { return std::make_unique<WeightStore>(Crew(n_threads, n_ranks)); }),
+           py::arg("n_threads"), py::arg("n_ranks") = 1)
       .def(
           "add_linear",
           [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
@@ -23,6 +24,14 @@ void register_weights(py::module_& m) {
           },
           py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
           py::arg("mapped"), "Repacks a matrix (n, k), converted to the target format where it has another.")
+      .def(
+          "leave_linear",
+          [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
+             const py::buffer& rows, const std::string& target) {
+            return store.leave_linear(source_of(name, format, n, k, rows), format_named(target));
+          },
+          py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
+          py::keep_alive<1, 6>(), "The same matrix, left where it is and repacked chunk by chunk at every use.")
       .def(
           "add_embedding",
           [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
@@ -91,6 +100,16 @@ void register_graph(py::module_& m) {
       .def("activation", &Graph::activation, py::arg("x"), py::arg("kind"))
       .def("scale", &Graph::scale, py::arg("x"), py::arg("factor"))
       .def("soft_cap", &Graph::soft_cap, py::arg("x"), py::arg("cap"))
+      .def(
+          "moe",
+          [](Graph& graph, ValueId x, WeightId router, const std::vector<std::array<WeightId, 3>>& experts, int top_k,
+             bool normalize, Activation activation) {
+            MoeOp op{.router = router, .experts = {}, .top_k = top_k, .normalize = normalize, .activation = activation};
+            for (const auto& [gate, up, down] : experts) op.experts.push_back({gate, up, down});
+            return graph.moe(x, std::move(op));
+          },
+          py::arg("x"), py::kw_only(), py::arg("router"), py::arg("experts"), py::arg("top_k"), py::arg("normalize"),
+          py::arg("activation"), "experts: (gate, up, down) of each.")
       .def("mul", &Graph::mul, py::arg("a"), py::arg("b"))
       .def("add", &Graph::add, py::arg("a"), py::arg("b"))
       .def(

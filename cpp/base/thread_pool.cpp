@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/cpu.h"
+#include "base/numa.h"
 
 namespace octavo {
 namespace {
@@ -75,10 +76,11 @@ class Team {
 
   int size() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // The first n_active threads take part; the caller is thread 0.
-  void run(int n_active, const Job& job) {
+  // The first threads take part; the caller is thread 0.
+  void run(const Crew& crew, const Job& job) {
     job_ = &job;
-    n_active_ = n_active;
+    n_active_ = crew.n_threads;
+    n_ranks_ = crew.n_ranks;
     failed_ = false;
     error_ = nullptr;
     arrived_ = 0;
@@ -119,8 +121,10 @@ class Team {
 
   void participate(int id) {
     const MxcsrScope mxcsr;
+    const Worker worker{id, n_active_, n_ranks_, this};
+    const RankAffinity affinity(worker.rank(), n_ranks_);
     try {
-      (*job_)(Worker{id, n_active_, this});
+      (*job_)(worker);
     } catch (const Cancelled&) {
       return;  // a partner failed and has recorded why
     } catch (...) {
@@ -148,7 +152,7 @@ class Team {
 
   std::chrono::microseconds spin_;
   const Job* job_ = nullptr;
-  int n_active_ = 1;
+  int n_active_ = 1, n_ranks_ = 1;
   std::atomic<bool> stopping_{false};
   std::mutex error_mutex_;
   std::exception_ptr error_;
@@ -221,29 +225,29 @@ void run_alone(const Job& job) {
   job(Worker{});
 }
 
-void run_on(Pool& shared, int n_threads, const Job& job) {
-  if (!shared.team || shared.team->size() < n_threads) {
+void run_on(Pool& shared, const Crew& crew, const Job& job) {
+  if (!shared.team || shared.team->size() < crew.n_threads) {
     shared.team.reset();
-    shared.team = std::make_unique<Team>(n_threads);
+    shared.team = std::make_unique<Team>(crew.n_threads);
   }
-  shared.team->run(n_threads, job);
+  shared.team->run(crew, job);
 }
 
 }  // namespace
 
-void run_job(int n_threads, const Job& job) {
-  if (n_threads == 1) return run_alone(job);
+void run_job(const Crew& crew, const Job& job) {
+  if (crew.n_threads == 1) return run_alone(job);
   Pool& shared = pool();
   const std::lock_guard lock(shared.turns);
-  run_on(shared, n_threads, job);
+  run_on(shared, crew, job);
 }
 
-void run_job_unless_busy(int n_threads, const Job& job) {
-  if (n_threads == 1) return run_alone(job);
+void run_job_unless_busy(const Crew& crew, const Job& job) {
+  if (crew.n_threads == 1) return run_alone(job);
   Pool& shared = pool();
   const std::unique_lock lock(shared.turns, std::try_to_lock);
   if (!lock) return run_alone(job);
-  run_on(shared, n_threads, job);
+  run_on(shared, crew, job);
 }
 
 }  // namespace octavo

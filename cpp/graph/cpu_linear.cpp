@@ -3,36 +3,23 @@
 #include <algorithm>
 #include <cstring>
 
-#include "graph/cpu_ops.h"
-#include "quant/planes.h"
+#include "graph/cpu_linear.h"
 
 namespace octavo::cpu {
 namespace {
 
-constexpr int kTokenTile = 32;
-constexpr int kMaxChunkStrips = 16;  // 256 rows: one kQ8x256 group
-constexpr int kManyTokens = 8;       // from here chunks are kWideChunk strips
+constexpr int kManyTokens = 8;  // from here chunks are kWideChunk strips
 constexpr int kWideChunk = 4, kNarrowChunk = 2;
 
 bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
 
 bool activates(const OpCall& call) { return call.epilogue == Epilogue::kActivate || call.epilogue == Epilogue::kGate; }
 
-// A chunk must hold whole groups of the activations that the epilogue quantises.
-int chunk_strips(const OpCall& call, int n_tokens) {
-  if (activates(call) && emits(call.out, ActFormat::kQ8x256)) return kMaxChunkStrips;
-  return n_tokens >= kManyTokens ? kWideChunk : kNarrowChunk;
-}
-
 int64_t panel_bytes(const OpCall& call) {
   int64_t bytes = 0;
-  for (const LinearPart& part : call.parts)
-    if (part.native) bytes = std::max(bytes, kMaxChunkStrips * part.weight->k * kStrip * 4 + part.weight->k * 4);
+  for (const LinearPart& part : call.parts) bytes = std::max(bytes, cpu::panel_bytes(part));
   return bytes;
 }
-
-constexpr int64_t kTileFloats = int64_t{kTokenTile} * kMaxChunkStrips * kStrip;
-constexpr int64_t kStageBytes = 2 * kMaxChunkStrips * kStrip * 4;  // one quantised row segment, any format
 
 // Strips [first, first + count) of a native weight as an F32 panel.
 const uint8_t* make_panel(uint8_t* scratch, const Weight& weight, int first, int count) {
@@ -51,55 +38,34 @@ const uint8_t* make_panel(uint8_t* scratch, const Weight& weight, int first, int
   return scratch;
 }
 
-// The part of a linear's output that one thread computes at a time.
-struct Chunk {
-  const LinearPart* part;
-  int first_strip;
-  int strips;
-  const uint8_t* weights;
-};
-
-Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) {
-  const int total = static_cast<int>(n_strips(part.weight->n));
-  Chunk chunk{&part, first, std::min(strips, total - first), nullptr};
-  chunk.weights =
-      part.native ? make_panel(panel, *part.weight, first, chunk.strips) : part.weight->data + first * part.strip_bytes;
-  return chunk;
+// Strips [first, first + count) of a weight that is left in the file.
+const uint8_t* pack_panel(uint8_t* panel, const LinearPart& part, int first, int count) {
+  const Weight& weight = *part.weight;
+  pack_strips(panel, panel + count * part.strip_bytes, weight, weight.data, *weight.in_file, first, first + count);
+  return panel;
 }
 
 void add_bias(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
   if (chunk.part->bias == nullptr) return;
-  const int first = chunk.first_strip * kStrip;
-  const int rows = std::min(chunk.strips * kStrip, static_cast<int>(chunk.part->weight->n) - first);
   for (int t = 0; t < n; ++t)
-    step.kernels->add(out + t * out_stride, out + t * out_stride, chunk.part->bias + first, rows);
+    step.kernels->add(out + t * out_stride, out + t * out_stride, chunk.part->bias + chunk.first(), chunk.valid());
 }
 
-// The activations of `rows_per_token` rows a token, from `token`, times the chunk's weights.
-LinearTask task_of(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token,
-                   int n, int rows_per_token) {
+void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Chunk& chunk, int n) {
+  const int k = static_cast<int>(chunk.part->weight->k);
+  chunk.part->kernel.run({out, out_stride, act.first, act.stride, chunk.weights, n, chunk.strips, k});
+}
+
+ActRows rows_from(const Step& step, const OpCall& call, const Chunk& chunk, int token) {
   const Rows& act = call.in[static_cast<size_t>(chunk.part->kernel.act)];
-  return {out,
-          out_stride,
-          step.row<uint8_t>(act, token),
-          act.stride / rows_per_token,
-          chunk.weights,
-          n * rows_per_token,
-          chunk.strips,
-          static_cast<int>(chunk.part->weight->k)};
-}
-
-void multiply(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk, int token,
-              int n) {
-  chunk.part->kernel.run(task_of(out, out_stride, step, call, chunk, token, n, 1));
-  add_bias(out, out_stride, step, chunk, n);
+  return {step.row<uint8_t>(act, token), act.stride};
 }
 
 // A refined token has two rows, side by side: its quants and those of what they left over.
-void multiply_refined(float* out, int64_t out_stride, const Step& step, const OpCall& call, const Chunk& chunk,
-                      int token, int n, float* tile) {
-  const int width = chunk.strips * kStrip;
-  chunk.part->kernel.run(task_of(tile, width, step, call, chunk, token, n, 2));
+void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n,
+                      float* tile) {
+  const int width = chunk.width();
+  run_kernel(tile, width, {act.first, act.stride / 2}, chunk, 2 * n);
   for (int t = 0; t < n; ++t)
     step.kernels->add(out + t * out_stride, tile + 2 * t * width, tile + (2 * t + 1) * width, width);
   add_bias(out, out_stride, step, chunk, n);
@@ -111,10 +77,11 @@ void store_chunk(const Step& step, const OpCall& call, const Chunk& chunk, float
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
     const int n = std::min(kTokenTile, step.n_rows - token);
+    const ActRows act = rows_from(step, call, chunk, token);
     if (refined)
-      multiply_refined(out, rows.stride / 4, step, call, chunk, token, n, tile);
+      multiply_refined(out, rows.stride / 4, act, step, chunk, n, tile);
     else
-      multiply(out, rows.stride / 4, step, call, chunk, token, n);
+      multiply(out, rows.stride / 4, act, step, chunk, n);
   }
 }
 
@@ -123,14 +90,88 @@ void residual_chunk(const Step& step, const OpCall& call, const Chunk& chunk, fl
   const int valid = std::min(width, static_cast<int>(chunk.part->weight->n) - first);
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     const int n = std::min(kTokenTile, step.n_rows - token);
-    multiply(tile, width, step, call, chunk, token, n);
+    multiply(tile, width, rows_from(step, call, chunk, token), step, chunk, n);
     for (int t = 0; t < n; ++t)
       step.kernels->add(step.row<float>(chunk.part->out, token + t) + first,
                         step.floats(call.second, token + t) + first, tile + t * width, valid);
   }
 }
 
-// Quantises columns [first, first + n) of a row whose full width is `width`.
+// f(gate) * up, or f(gate) where there is no `up`, in every format that the consumers want.
+void activated_chunk(const Step& step, const OpCall& call, const Chunk& gate, const Chunk* up, float* tiles) {
+  const auto f = static_cast<size_t>(call.activation);
+  const int width = gate.width(), valid = gate.valid();
+  float *gates = tiles, *ups = tiles + kTileFloats;
+  auto* stage = reinterpret_cast<uint8_t*>(tiles + 2 * kTileFloats);
+  for (int token = 0; token < step.n_rows; token += kTokenTile) {
+    const int n = std::min(kTokenTile, step.n_rows - token);
+    multiply(gates, width, rows_from(step, call, gate, token), step, gate, n);
+    if (up != nullptr) multiply(ups, width, rows_from(step, call, *up, token), step, *up, n);
+    for (int t = 0; t < n; ++t) {
+      float* row = gates + t * width;
+      if (up != nullptr)
+        step.kernels->activate_mul[f](row, row, ups + t * width, valid);
+      else
+        step.kernels->activate[f](row, row, valid);
+      emit_segment(step, call.out, token + t, row, gate.first(), valid, static_cast<int>(gate.part->weight->n), stage);
+    }
+  }
+}
+
+int count_chunks(const OpCall& call, int strips) {
+  int n = 0;
+  for (const LinearPart& part : call.parts) n += chunks_of(part, strips);
+  return n;
+}
+
+// Chunk c of all parts, one after the other; of ranks one after the other, each with its share of every part.
+Chunk find_chunk(const OpCall& call, int c, int strips, const Worker& worker, uint8_t* panel) {
+  for (int rank = 0;; ++rank)
+    for (const LinearPart& part : call.parts) {
+      const RankShare share(chunks_of(part, strips), worker, rank);
+      if (c < share.n) return open_chunk(part, (share.first + c) * strips, strips, panel);
+      c -= share.n;
+    }
+}
+
+}  // namespace
+
+int chunk_strips(const ValueRows* activated, int n_tokens) {
+  if (activated != nullptr && emits(*activated, ActFormat::kQ8x256)) return kMaxChunkStrips;
+  return n_tokens >= kManyTokens ? kWideChunk : kNarrowChunk;
+}
+
+int chunks_of(const LinearPart& part, int strips) {
+  return static_cast<int>((n_strips(part.weight->n) + strips - 1) / strips);
+}
+
+int64_t panel_bytes(const LinearPart& part) {
+  const Weight& weight = *part.weight;
+  int64_t bytes = 0;
+  if (part.native)
+    bytes = (kMaxChunkStrips * kStrip + 1) * weight.k * 4;
+  else if (weight.in_file)
+    bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file);
+  return static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
+}
+
+Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) {
+  const int total = static_cast<int>(n_strips(part.weight->n));
+  Chunk chunk{&part, first, std::min(strips, total - first), nullptr};
+  if (part.native)
+    chunk.weights = make_panel(panel, *part.weight, first, chunk.strips);
+  else if (part.weight->in_file)
+    chunk.weights = pack_panel(panel, part, first, chunk.strips);
+  else
+    chunk.weights = part.weight->data + first * part.strip_bytes;
+  return chunk;
+}
+
+void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
+  run_kernel(out, out_stride, act, chunk, n);
+  add_bias(out, out_stride, step, chunk, n);
+}
+
 void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width,
                   uint8_t* stage) {
   const auto put = [&](uint8_t* to, const uint8_t* from, int bytes) {
@@ -158,58 +199,19 @@ void emit_segment(const Step& step, const ValueRows& out, int row, const float* 
   }
 }
 
-// f(gate) * up, or f(gate) where there is no `up`, in every format that the consumers want.
-void activated_chunk(const Step& step, const OpCall& call, const Chunk& gate, const Chunk* up, float* tiles) {
-  const auto f = static_cast<size_t>(call.activation);
-  const int first = gate.first_strip * kStrip, width = gate.strips * kStrip;
-  const int valid = std::min(width, static_cast<int>(gate.part->weight->n) - first);
-  float *gates = tiles, *ups = tiles + kTileFloats;
-  auto* stage = reinterpret_cast<uint8_t*>(tiles + 2 * kTileFloats);
-  for (int token = 0; token < step.n_rows; token += kTokenTile) {
-    const int n = std::min(kTokenTile, step.n_rows - token);
-    multiply(gates, width, step, call, gate, token, n);
-    if (up != nullptr) multiply(ups, width, step, call, *up, token, n);
-    for (int t = 0; t < n; ++t) {
-      float* row = gates + t * width;
-      if (up != nullptr)
-        step.kernels->activate_mul[f](row, row, ups + t * width, valid);
-      else
-        step.kernels->activate[f](row, row, valid);
-      emit_segment(step, call.out, token + t, row, first, valid, static_cast<int>(gate.part->weight->n), stage);
-    }
-  }
-}
-
-int chunks_of(const LinearPart& part, int strips) {
-  return static_cast<int>((n_strips(part.weight->n) + strips - 1) / strips);
-}
-
-int count_chunks(const OpCall& call, int strips) {
-  int n = 0;
-  for (const LinearPart& part : call.parts) n += chunks_of(part, strips);
-  return n;
-}
-
-// Chunk c of all parts, one after the other.
-Chunk find_chunk(const OpCall& call, int c, int strips, uint8_t* panel) {
-  auto part = call.parts.begin();
-  for (; c >= chunks_of(*part, strips); ++part) c -= chunks_of(*part, strips);
-  return open_chunk(*part, c * strips, strips, panel);
-}
-
-}  // namespace
-
 int64_t linear_scratch(const OpCall& call) { return 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes; }
 
 void linear(const Step& step, const OpCall& call, const Worker& worker) {
-  const int strips = chunk_strips(call, step.n_rows);
+  const bool gated = call.epilogue == Epilogue::kGate;
+  const int strips = chunk_strips(activates(call) ? &call.out : nullptr, step.n_rows);
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
-  const bool gated = call.epilogue == Epilogue::kGate;
   ChunkFeed feed(step.counters_of(call), worker, gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips));
   for (int c; (c = feed.take()) >= 0;) {
-    const Chunk chunk = find_chunk(call, c, strips, panel);
+    // A gate and its `up` are one part: the same chunk of both.
+    const Chunk chunk =
+        gated ? open_chunk(call.parts[0], c * strips, strips, panel) : find_chunk(call, c, strips, worker, panel);
     if (gated) {
       const Chunk up = open_chunk(call.parts[1], c * strips, strips, second_panel);
       activated_chunk(step, call, chunk, &up, tiles);

@@ -36,25 +36,25 @@ Executor::Executor(const ExecutorConfig& config, const Graph& body, const Graph&
       head_(make_plan(head, kernels(), config.kv_type, logits_rows(head, config.max_tokens), config.max_context)),
       body_memory_(static_cast<size_t>(body_.arena_bytes)),
       head_memory_(static_cast<size_t>(head_.arena_bytes)),
-      scratch_(scratch_size(body_, head_, config.n_threads)),
+      scratch_(scratch_size(body_, head_, config.crew.n_threads)),
       n_blocks_(count_blocks(config.kv_bytes, body_.kv_block_bytes)),
-      counters_(std::max(body_.calls.size(), head_.calls.size()) * static_cast<size_t>(config.n_threads)) {
+      counters_(std::max(body_.calls.size(), head_.calls.size()) * static_cast<size_t>(config.crew.n_threads)) {
   kv_ = HugeBuffer(static_cast<size_t>(n_blocks_) * static_cast<size_t>(body_.kv_block_bytes));
   for (const Rope& rope : body_.ropes)
     rope_tables_.emplace_back(rope.inv_freq.size() * 2 * static_cast<size_t>(config.max_tokens));
 }
 
 void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted) {
-  const size_t n_counters = plan.calls.size() * static_cast<size_t>(config_.n_threads);
+  const size_t n_counters = plan.calls.size() * static_cast<size_t>(config_.crew.n_threads);
   for (size_t i = 0; i < n_counters; ++i) counters_[i].next.store(0, std::memory_order_relaxed);
   step.kernels = &kernels();
   step.plan = &plan;
   step.scratch = scratch_.data();
   step.kv = kv_.data();
-  step.n_threads = config_.n_threads;
+  step.n_threads = config_.crew.n_threads;
   step.counters = counters_.data();
   step.rope_tables = &rope_tables_;
-  run_job(config_.n_threads, [&](const Worker& worker) {
+  run_job(config_.crew, [&](const Worker& worker) {
     auto polled = std::chrono::steady_clock::now();
     for (const OpCall& call : plan.calls) {
       call.fn(step, call, worker);

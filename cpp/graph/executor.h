@@ -16,7 +16,7 @@ namespace octavo {
 using InterruptFn = std::function<bool()>;
 
 struct ExecutorConfig {
-  int n_threads;
+  Crew crew;
   KvType kv_type;
   int max_tokens;    // of one batch
   int max_context;   // tokens of the longest sequence
@@ -46,7 +46,7 @@ class Executor {
   int logits_tile() const { return head_.max_rows; }
   int64_t logits_stride() const { return head_.output.stride / 4; }
   int n_blocks() const { return n_blocks_; }
-  int n_threads() const { return config_.n_threads; }
+  int n_threads() const { return config_.crew.n_threads; }
   int64_t kv_block_bytes() const { return body_.kv_block_bytes; }
   int64_t arena_bytes() const { return static_cast<int64_t>(body_memory_.size() + head_memory_.size()); }
 

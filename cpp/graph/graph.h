@@ -64,6 +64,18 @@ struct AttentionOp {
 struct ActivationOp {
   Activation kind;
 };
+// The sum of the top_k experts that a softmax over router(x) rates highest, each down(f(gate(x)) * up(x)) and
+// weighted by its share.
+struct MoeOp {
+  struct Expert {
+    WeightId gate, up, down;
+  };
+  WeightId router;  // F32
+  std::vector<Expert> experts;
+  int top_k;
+  bool normalize;         // shares are of the chosen experts' sum, not of all experts'
+  Activation activation;  // f
+};
 struct ScaleOp {
   float factor;
 };
@@ -73,8 +85,8 @@ struct SoftCapOp {
 struct MulOp {};  // the second operand may have one column
 struct AddOp {};
 
-using OpParams =
-    std::variant<EmbedOp, GatherOp, NormOp, LinearOp, AttentionOp, ActivationOp, ScaleOp, SoftCapOp, MulOp, AddOp>;
+using OpParams = std::variant<EmbedOp, GatherOp, NormOp, LinearOp, AttentionOp, MoeOp, ActivationOp, ScaleOp, SoftCapOp,
+                              MulOp, AddOp>;
 
 struct Op {
   OpParams params;
@@ -91,6 +103,7 @@ class Graph {
   ValueId norm(ValueId x, const NormOp& op);
   std::vector<ValueId> linear(ValueId x, std::vector<LinearOp::Part> parts);
   ValueId attention(ValueId q, ValueId k, ValueId v, const AttentionOp& op);
+  ValueId moe(ValueId x, MoeOp op);
   ValueId activation(ValueId x, Activation kind);
   ValueId scale(ValueId x, float factor);
   ValueId soft_cap(ValueId x, float cap);
@@ -109,6 +122,7 @@ class Graph {
  private:
   ValueId new_value(int64_t width);
   ValueId push(OpParams params, std::vector<ValueId> in, int64_t width);
+  void check_matrix(const char* op, WeightId id, int64_t n, int64_t k) const;
   const Weight& weight(const char* op, WeightId id, Weight::Kind kind) const;
 
   const WeightStore* weights_;

@@ -89,6 +89,27 @@ ValueId Graph::attention(ValueId q, ValueId k, ValueId v, const AttentionOp& op)
   return push(op, {q, k, v}, width(q));
 }
 
+void Graph::check_matrix(const char* op, WeightId id, int64_t n, int64_t k) const {
+  const Weight& matrix = weight(op, id, Weight::Kind::kLinear);
+  OCTAVO_CHECK(matrix.n == n && matrix.k == k, "[", op, "] weight ", matrix.name, " has shape (", matrix.n, ", ",
+               matrix.k, "), expected (", n, ", ", k, ").");
+}
+
+ValueId Graph::moe(ValueId x, MoeOp op) {
+  const auto n_experts = static_cast<int>(op.experts.size());
+  OCTAVO_CHECK(op.top_k > 0 && op.top_k <= n_experts, "[moe] a token cannot go to ", op.top_k, " of ", n_experts,
+               " experts.");
+  check_matrix("moe", op.router, n_experts, width(x));
+  OCTAVO_CHECK(weights_->at(op.router).format == Format::kF32, "[moe] the router must be stored as F32.");
+  const int64_t inner = weight("moe", op.experts[0].gate, Weight::Kind::kLinear).n;
+  for (const MoeOp::Expert& expert : op.experts) {
+    check_matrix("moe", expert.gate, inner, width(x));
+    check_matrix("moe", expert.up, inner, width(x));
+    check_matrix("moe", expert.down, width(x), inner);
+  }
+  return push(std::move(op), {x}, width(x));
+}
+
 ValueId Graph::activation(ValueId x, Activation kind) { return push(ActivationOp{kind}, {x}, width(x)); }
 ValueId Graph::scale(ValueId x, float factor) { return push(ScaleOp{factor}, {x}, width(x)); }
 

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "graph/cpu_moe.h"
 #include "graph/cpu_ops.h"
 #include "graph/fuse.h"
 #include "quant/planes.h"
@@ -99,11 +100,24 @@ class Planner {
           need(ops_[i].in[0], kernel_of(graph_.weights().at(part.weight), kernels_, native).act, index);
         }
       } else {
+        if (const auto* moe = std::get_if<MoeOp>(&ops_[i].op->params)) need_experts(*moe, ops_[i].in[0], index);
         for (ValueId v : ops_[i].in) need(v, ActFormat::kF32, index);
       }
       if (ops_[i].residual) need(*ops_[i].residual, ActFormat::kF32, index);
     }
     need(graph_.output(), ActFormat::kF32, static_cast<int>(ops_.size()));
+  }
+
+  ActFormat act_of(WeightId id) const {
+    bool native = false;
+    return kernel_of(graph_.weights().at(id), kernels_, native).act;
+  }
+
+  void need_experts(const MoeOp& op, ValueId x, int index) {
+    for (const MoeOp::Expert& expert : op.experts) {
+      need(x, act_of(expert.gate), index);
+      need(x, act_of(expert.up), index);
+    }
   }
 
   // Where 8 bits of activations cost the most: the linears that feed attention, which turns errors of its inputs into
@@ -120,11 +134,11 @@ class Planner {
     return call;
   }
 
-  Rows place(ActFormat format, int width, bool refined = false) {
+  Rows place(ActFormat format, int width, bool refined = false, int rows_per_token = 1) {
     // Linears write whole strips of 16 columns.
     const int64_t padded = format == ActFormat::kF32 ? n_strips(width) * kStrip : width;
     const int64_t stride = act_row_bytes(format, padded) * (refined && is_quantized(format) ? 2 : 1);
-    return {arena_.take(stride * plan_.max_rows), stride};
+    return {arena_.take(stride * plan_.max_rows * rows_per_token), stride};
   }
 
   ValueRows& rows_of(ValueId v) { return values_[static_cast<size_t>(v)]; }
@@ -302,6 +316,56 @@ class Planner {
     }
     plan_.kv.push_back({plan_.kv_block_bytes, layout});
     plan_.kv_block_bytes += static_cast<int64_t>(round_up(static_cast<size_t>(layout.block_bytes()), kCacheLine));
+  }
+
+  void lower(const MoeOp& op, const FusedOp& fused, int) {
+    const auto moe = std::make_shared<cpu::MoeCall>();
+    moe->top_k = op.top_k;
+    moe->normalize = op.normalize;
+    moe->activation = op.activation;
+    moe->x = rows_of(fused.in[0]);
+    place_moe(*moe, op, graph_.width(fused.in[0]));
+    for (const MoeOp::Expert& expert : op.experts) {
+      moe->gate.push_back(part_of({expert.gate, {}}, {}));
+      moe->up.push_back(part_of({expert.up, {}}, {}));
+      moe->down.push_back(part_of({expert.down, {}}, {}));
+    }
+    place_float(fused.out[0]);
+    OpCall& router = row_call(cpu::linear, fused);
+    router.parts.push_back(part_of({op.router, {}}, moe->logits));
+    need_scratch(std::max(cpu::linear_scratch(router), cpu::moe_scratch(*moe)));
+    for (OpFn fn : {cpu::moe_route, cpu::moe_gate_up, cpu::moe_down, cpu::moe_combine}) {
+      OpCall& call = row_call(fn, fused);
+      call.moe = moe;
+      call.out = rows_of(fused.out[0]);
+    }
+    release_moe(*moe);
+    quantize_after(fused.out[0]);
+  }
+
+  // Buffers for the worst case: every token's experts computed in one step.
+  void place_moe(cpu::MoeCall& moe, const MoeOp& op, int width) {
+    const auto inner = static_cast<int>(graph_.weights().at(op.experts[0].gate).n);
+    const auto place_rows = [&](ValueRows& rows, ActFormat format, int columns) {
+      Rows& placed = rows[static_cast<size_t>(format)];
+      if (placed.offset < 0) placed = place(format, columns, false, op.top_k);
+    };
+    for (const MoeOp::Expert& expert : op.experts) {
+      place_rows(moe.gathered, act_of(expert.gate), width);
+      place_rows(moe.gathered, act_of(expert.up), width);
+      place_rows(moe.hidden, act_of(expert.down), inner);
+    }
+    moe.logits = place(ActFormat::kF32, static_cast<int>(op.experts.size()));
+    moe.product = place(ActFormat::kF32, width, false, op.top_k);
+    moe.routes.stride = static_cast<int64_t>(round_up(static_cast<size_t>(cpu::moe_route_bytes(op)), kCacheLine));
+    moe.routes.offset = arena_.take(moe.routes.stride * plan_.max_rows);
+    moe.groups.offset = arena_.take(cpu::moe_group_bytes(op, plan_.max_rows));
+  }
+
+  void release_moe(const cpu::MoeCall& moe) {
+    for (const ValueRows* rows : {&moe.gathered, &moe.hidden})
+      for (Rows placed : *rows) release(placed);
+    for (Rows placed : {moe.logits, moe.product, moe.routes, moe.groups}) release(placed);
   }
 
   void need_scratch(int64_t bytes) {

@@ -20,6 +20,10 @@ struct Rows {
 };
 using ValueRows = std::array<Rows, kActFormatCount>;  // by ActFormat
 
+namespace cpu {
+struct MoeCall;
+}
+
 struct Step;
 struct OpCall;
 using OpFn = void (*)(const Step&, const OpCall&, const Worker&);
@@ -59,6 +63,7 @@ struct OpCall {
   // Quantised rows are followed, half a stride on, by a row of what quantisation left over.
   bool refined = false;
   AttentionOp attention{};
+  std::shared_ptr<const cpu::MoeCall> moe;
   int rope_slot = -1;  // which of the step's cos/sin tables
 };
 

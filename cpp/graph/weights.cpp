@@ -25,24 +25,14 @@ void check_source(const SourceMatrix& source) {
                " for ", row.name, " of shape (", source.n, ", ", source.k, ").");
 }
 
-// Converts rows [first, first + count) of the source to `target` rows.
-void convert_rows(std::vector<uint8_t>& out, const SourceMatrix& source, Format target, int64_t first, int64_t count) {
-  const size_t from = row_bytes(source.format, source.k), to = row_bytes(target, source.k);
-  std::vector<float> floats(static_cast<size_t>(source.k));
-  out.resize(to * static_cast<size_t>(count));
+// Converts `count` rows of k weights; floats: a row of scratch.
+void convert_rows(uint8_t* out, const uint8_t* rows, int64_t k, Format source, Format target, int64_t count,
+                  float* floats) {
+  const size_t from = row_bytes(source, k), to = row_bytes(target, k);
   for (int64_t i = 0; i < count; ++i) {
-    format_row(source.format).dequantize(floats.data(), source.rows + from * static_cast<size_t>(first + i), source.k);
-    format_row(target).quantize(out.data() + to * static_cast<size_t>(i), floats.data(), source.k);
+    format_row(source).dequantize(floats, rows + from * static_cast<size_t>(i), k);
+    format_row(target).quantize(out + to * static_cast<size_t>(i), floats, k);
   }
-}
-
-void repack_strips(const Weight& weight, uint8_t* planes, const SourceMatrix& source, int64_t begin, int64_t end) {
-  if (source.format == weight.format) return repack(planes, source.rows, weight.format, weight.n, weight.k, begin, end);
-  const int64_t first = begin * kStrip, count = std::min(end * kStrip, source.n) - first;
-  std::vector<uint8_t> rows;
-  convert_rows(rows, source, weight.format, first, count);
-  const int64_t stride = plane_layout(weight.format, weight.k).bytes;
-  repack(planes + begin * stride, rows.data(), weight.format, count, weight.k, 0, end - begin);
 }
 
 void copy_native(uint8_t* out, const Weight& weight, const SourceMatrix& source) {
@@ -50,19 +40,11 @@ void copy_native(uint8_t* out, const Weight& weight, const SourceMatrix& source)
     std::memcpy(out, source.rows, source.bytes);
     return;
   }
-  std::vector<uint8_t> rows;
-  convert_rows(rows, source, weight.format, 0, weight.n);
-  std::memcpy(out, rows.data(), rows.size());
+  std::vector<float> floats(static_cast<size_t>(weight.k));
+  convert_rows(out, source.rows, weight.k, source.format, weight.format, weight.n, floats.data());
 }
 
-}  // namespace
-
-WeightId WeightStore::store(Weight weight) {
-  weights_.push_back(std::move(weight));
-  return static_cast<WeightId>(weights_.size() - 1);
-}
-
-WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool mapped) {
+Weight linear_of(const SourceMatrix& source, Format target) {
   check_source(source);
   OCTAVO_CHECK(source.k % format_row(target).block_size == 0, "Tensor ", source.name, " has rows of ", source.k,
                " weights, which cannot be stored as ", format_row(target).name, ".");
@@ -73,14 +55,54 @@ WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool
   weight.n = source.n;
   weight.k = source.k;
   weight.planes = has_planes(target);
+  return weight;
+}
+
+}  // namespace
+
+int64_t packing_scratch(const Weight& weight, Format source) {
+  if (source == weight.format) return 0;
+  return weight.k * 4 + kStrip * static_cast<int64_t>(row_bytes(weight.format, weight.k));
+}
+
+void pack_strips(uint8_t* planes, uint8_t* scratch, const Weight& weight, const uint8_t* rows, Format source,
+                 int64_t begin, int64_t end) {
+  const auto bytes = static_cast<int64_t>(row_bytes(source, weight.k));
+  const int64_t first = begin * kStrip, left = weight.n - first;
+  if (source == weight.format) return repack(planes, rows + first * bytes, source, left, weight.k, 0, end - begin);
+  const int64_t stride = plane_layout(weight.format, weight.k).bytes;
+  auto* floats = reinterpret_cast<float*>(scratch);
+  uint8_t* converted = scratch + weight.k * 4;
+  for (int64_t s = 0; s < end - begin; ++s) {
+    const int64_t count = std::min<int64_t>(kStrip, left - s * kStrip);
+    convert_rows(converted, rows + (first + s * kStrip) * bytes, weight.k, source, weight.format, count, floats);
+    repack(planes + s * stride, converted, weight.format, count, weight.k, 0, 1);
+  }
+}
+
+WeightId WeightStore::store(Weight weight) {
+  weights_.push_back(std::move(weight));
+  return static_cast<WeightId>(weights_.size() - 1);
+}
+
+void WeightStore::pack(uint8_t* planes, const Weight& weight, const SourceMatrix& source) const {
+  const int64_t strips = n_strips(weight.n), stride = plane_layout(weight.format, weight.k).bytes;
+  std::vector<Counter> counters(static_cast<size_t>(crew_.n_threads));
+  run_job_unless_busy(crew_, [&](const Worker& worker) {
+    std::vector<uint8_t> scratch(static_cast<size_t>(packing_scratch(weight, source.format)));
+    ChunkFeed feed(counters.data(), worker, static_cast<int>((strips + kStripsPerChunk - 1) / kStripsPerChunk));
+    for (int64_t s; (s = feed.take() * kStripsPerChunk) >= 0;)
+      pack_strips(planes + s * stride, scratch.data(), weight, source.rows, source.format, s,
+                  std::min(s + kStripsPerChunk, strips));
+  });
+}
+
+WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool mapped) {
+  Weight weight = linear_of(source, target);
   if (weight.planes) {
     const int64_t strips = n_strips(source.n), stride = plane_layout(target, source.k).bytes;
     uint8_t* planes = memory_.take(static_cast<size_t>(strips * stride));
-    Counter counter;
-    run_job_unless_busy(n_threads_, [&](const Worker&) {
-      for (int64_t s; (s = counter.take() * kStripsPerChunk) < strips;)
-        repack_strips(weight, planes, source, s, std::min(s + kStripsPerChunk, strips));
-    });
+    pack(planes, weight, source);
     weight.data = planes;
   } else {
     uint8_t* rows = memory_.take(row_bytes(target, source.k) * static_cast<size_t>(source.n));
@@ -88,6 +110,14 @@ WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool
     weight.data = rows;
   }
   if (mapped) drop_file_pages(source.rows, source.bytes);
+  return store(std::move(weight));
+}
+
+WeightId WeightStore::leave_linear(const SourceMatrix& source, Format target) {
+  Weight weight = linear_of(source, target);
+  if (!weight.planes && source.format != target) return add_linear(source, target, true);
+  if (weight.planes) weight.in_file = source.format;
+  weight.data = source.rows;
   return store(std::move(weight));
 }
 

@@ -1,12 +1,14 @@
-// The weights of one model: linears repacked to planes, embeddings left in the file, vectors as floats.
+// The weights of one model: linears repacked to planes or left in the file, embeddings left there, vectors as floats.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/memory.h"
+#include "base/thread_pool.h"
 #include "quant/format.h"
 
 namespace octavo {
@@ -31,19 +33,30 @@ struct Weight {
   Format format;
   int64_t n = 0;  // output rows; 1 for a vector
   int64_t k = 0;
-  bool planes = false;            // linear: data is planes (quant/planes.h), else native rows
-  const uint8_t* data = nullptr;  // in the store's memory, or the caller's for an embedding
+  bool planes = false;  // linear: data is planes (quant/planes.h), else native rows
+  // Linear with planes: data is rows of this format instead, and a chunk's planes are made when it is multiplied.
+  std::optional<Format> in_file{};
+  const uint8_t* data = nullptr;  // in the store's memory, or the caller's where it stays in the file
 
   const float* floats() const { return reinterpret_cast<const float*>(data); }
 };
 
+// Makes strips [begin, end) of a weight's planes from its rows (n, k), which `source` is the format of.
+// scratch: packing_scratch bytes.
+void pack_strips(uint8_t* planes, uint8_t* scratch, const Weight& weight, const uint8_t* rows, Format source,
+                 int64_t begin, int64_t end);
+int64_t packing_scratch(const Weight& weight, Format source);
+
 class WeightStore {
  public:
-  explicit WeightStore(int n_threads) : n_threads_(n_threads) {}
+  // crew: who repacks, and so first touches, the parts of weights that it will multiply.
+  explicit WeightStore(const Crew& crew) : crew_(crew) {}
 
   // Stored as `target`: repacked as it is when the source has that format, else converted row by row.
   // Whole source pages are released afterwards when `mapped` says they belong to a file.
   WeightId add_linear(const SourceMatrix& source, Format target, bool mapped);
+  // The same linear, with its rows left where they are and converted at every use: it must outlive the store.
+  WeightId leave_linear(const SourceMatrix& source, Format target);
   // Rows are read from the source at every lookup: it must outlive the store.
   WeightId add_embedding(const SourceMatrix& source);
   // Dequantised to floats.
@@ -53,9 +66,10 @@ class WeightStore {
   size_t memory_bytes() const { return memory_.used(); }
 
  private:
+  void pack(uint8_t* planes, const Weight& weight, const SourceMatrix& source) const;
   WeightId store(Weight weight);
 
-  int n_threads_;
+  Crew crew_;
   SlabArena memory_;
   std::deque<Weight> weights_;
 };

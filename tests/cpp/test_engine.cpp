@@ -101,6 +101,17 @@ TEST_CASE("engine: bits do not depend on batch, chunks, threads, cache or preemp
   CHECK(together(prompts, 20, tight) == expected);
 }
 
+TEST_CASE("engine: bits do not depend on ranks") {
+  const auto prompts = some_prompts();
+  const auto expected = together(prompts, 20, {});
+  for (const int n_threads : {2, 3, 5})
+    for (const int n_ranks : {2, 3}) {
+      CAPTURE(n_threads);
+      CAPTURE(n_ranks);
+      CHECK(together(prompts, 20, {.n_threads = n_threads, .n_ranks = n_ranks}) == expected);
+    }
+}
+
 TEST_CASE("engine: every weight format runs, alone and in a batch alike") {
   for (const FormatRow& row : all_formats()) {
     TinyEngine::Options options;

@@ -36,6 +36,29 @@ TEST_CASE("thread pool: a counter hands out each chunk once") {
   for (const auto& count : taken) CHECK(count == 1);
 }
 
+TEST_CASE("thread pool: a feed hands out each chunk once, to any crew") {
+  for (const Crew& crew : {Crew(1), Crew(3), Crew(3, 2), Crew(5, 3), Crew(4, 9)}) {
+    std::vector<Counter> parts(static_cast<size_t>(crew.n_threads));
+    std::vector<std::atomic<int>> taken(101);
+    run_job(crew, [&](const Worker& worker) {
+      ChunkFeed feed(parts.data(), worker, 101);
+      for (int i; (i = feed.take()) >= 0;) ++taken[static_cast<size_t>(i)];
+    });
+    for (const auto& count : taken) CHECK(count == 1);
+  }
+}
+
+TEST_CASE("thread pool: a worker takes its own part, then its rank's, then the others'") {
+  const Worker worker{.id = 4, .n_threads = 6, .n_ranks = 2, .team = nullptr};
+  CHECK(worker.rank() == 1);
+  CHECK(worker.rank_begin(1) == 3);
+  std::vector<Counter> parts(6);
+  ChunkFeed feed(parts.data(), worker, 12);
+  std::vector<int> order;
+  for (int i; (i = feed.take()) >= 0;) order.push_back(i);
+  CHECK(order == std::vector<int>{8, 9, 10, 11, 6, 7, 0, 1, 2, 3, 4, 5});
+}
+
 TEST_CASE("thread pool: an exception of any worker reaches the caller and frees the others from their barrier") {
   for (int thrower = 0; thrower < 3; ++thrower) {
     CHECK_THROWS_WITH_AS(run_job(3,

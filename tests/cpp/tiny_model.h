@@ -18,8 +18,8 @@ struct TinyShape {
 
 class TinyModel {
  public:
-  explicit TinyModel(int n_threads, const TinyShape& shape = {})
-      : shape_(shape), store_(n_threads), body_(store_), head_(store_) {
+  explicit TinyModel(const Crew& crew, const TinyShape& shape = {})
+      : shape_(shape), store_(crew), body_(store_), head_(store_) {
     const RopeId rope = body_.add_rope({std::vector<float>(static_cast<size_t>(shape.head_dim / 2), 0.1f), 1.0f});
     ValueId x = body_.embed(embedding());
     for (int layer = 0; layer < shape.layers; ++layer) x = add_layer(x, layer, rope);
@@ -86,11 +86,12 @@ struct TinyEngine {
     TinyShape shape{};
     bool bidirectional = false;
     int rope_switch_length = 0;
+    int n_ranks = 1;
   };
 
   explicit TinyEngine(const Options& options)
-      : model(options.n_threads, options.shape),
-        executor({.n_threads = options.n_threads,
+      : model({options.n_threads, options.n_ranks}, options.shape),
+        executor({.crew = {options.n_threads, options.n_ranks},
                   .kv_type = KvType::kBF16,
                   .max_tokens = options.bidirectional ? 1024 : options.max_batched_tokens,
                   .max_context = 1024,
