@@ -4,35 +4,17 @@ from __future__ import annotations
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from octavo import _core
 from octavo.tokenizer.charsmap import checked_charsmap
 from octavo.tokenizer.vocabulary import Vocabulary
 
 _SPACE = "▁"
 
 
-def merges_from_scores(vocabulary: Vocabulary, ids: dict[str, int]) -> list[tuple[str, str]]:
-    """The BPE merges that a scored vocabulary implies, best first.
-
-    Every way to cut a token into two tokens is a merge. Merges are in the order of the merged token's score, then of
-    its id, then of the ids of its halves.
-    """
-    tokens, scores = vocabulary.tokens, vocabulary.scores
-    merges: list[tuple[str, str]] = []
-    for i in sorted(range(len(tokens)), key=scores.__getitem__, reverse=True):
-        token = tokens[i]
-        cuts = [(token[:at], token[at:]) for at in range(1, len(token)) if token[:at] in ids and token[at:] in ids]
-        if len(cuts) > 1:
-            cuts.sort(key=lambda cut: (ids[cut[0]], ids[cut[1]]))
-        merges += cuts
-    return merges
-
-
 def build_bpe(vocabulary: Vocabulary, unk_token: str | None, add_space_prefix: bool) -> Tokenizer:
     """A tokenizer that merges by score, falls back to bytes, and writes spaces as U+2581."""
-    ids = vocabulary.ids()
-    backend = Tokenizer(
-        models.BPE(ids, merges_from_scores(vocabulary, ids), unk_token=unk_token, fuse_unk=True, byte_fallback=True)
-    )
+    merges = _core.merges_from_scores(vocabulary.tokens, vocabulary.scores)
+    backend = Tokenizer(models.BPE(vocabulary.ids(), merges, unk_token=unk_token, fuse_unk=True, byte_fallback=True))
     spaces: list[normalizers.Normalizer] = [normalizers.Prepend(_SPACE)] if add_space_prefix else []
     backend.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", _SPACE)])
     steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
