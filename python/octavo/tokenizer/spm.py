@@ -11,12 +11,22 @@ from octavo.tokenizer.vocabulary import Vocabulary
 _SPACE = "▁"
 
 
-def build_bpe(vocabulary: Vocabulary, unk_token: str | None, add_space_prefix: bool) -> Tokenizer:
-    """A tokenizer that merges by score, falls back to bytes, and writes spaces as U+2581."""
+def build_bpe(
+    vocabulary: Vocabulary, unk_token: str | None, add_space_prefix: bool, *, first_only: bool = False
+) -> Tokenizer:
+    """A tokenizer that merges by score, falls back to bytes, and writes spaces as U+2581.
+
+    Args:
+        add_space_prefix: Texts, and what follows a special token in them, begin with a space more than they have.
+        first_only: That space goes before a text only, and only where the text begins with none.
+    """
     merges = _core.merges_from_scores(vocabulary.tokens, vocabulary.scores)
     backend = Tokenizer(models.BPE(vocabulary.ids(), merges, unk_token=unk_token, fuse_unk=True, byte_fallback=True))
-    spaces: list[normalizers.Normalizer] = [normalizers.Prepend(_SPACE)] if add_space_prefix else []
-    backend.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", _SPACE)])
+    if add_space_prefix and first_only:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, "first", split=False)
+    else:
+        spaces: list[normalizers.Normalizer] = [normalizers.Prepend(_SPACE)] if add_space_prefix else []
+        backend.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", _SPACE)])
     steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if add_space_prefix else steps)
     return backend
