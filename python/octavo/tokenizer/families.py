@@ -46,7 +46,15 @@ _ROBERTA = Family(_ROBERTA_TOKENS, "double", mask_takes_space=True)
 _GPT2 = Family(dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"))
 _QWEN2 = Family(dict.fromkeys(("eos_token", "pad_token"), "<|endoftext|>"))
 _LLAMA = Family({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
-_GEMMA = Family({"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"})
+_GEMMA = Family(
+    {
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "mask_token": "<mask>",
+    }
+)
 _T5 = Family({"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"})
 _UNKNOWN = Family({})
 

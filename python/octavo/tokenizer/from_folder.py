@@ -113,7 +113,11 @@ def _add_configured_tokens(backend: Tokenizer, folder: Path, config: Mapping[str
     for token, i in _read_json(folder / "added_tokens.json").items():
         added.setdefault(int(i), token)
     special = _special_tokens(config, family)
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    known = {
+        token.content
+        for token in backend.get_added_tokens_decoder().values()
+        if token.special or token.content not in special
+    }
     new: dict[str, AddedToken] = {}
     for added_token in [*(_added_token(added[i], special) for i in sorted(added)), *special.values()]:
         if added_token.content not in known:

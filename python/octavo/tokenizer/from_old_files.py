@@ -72,9 +72,11 @@ def _sentencepiece_backend(path: Path, name: str, config: Mapping[str, Any]) -> 
         return backend
     add_bos = bool(config.get("add_bos_token", not model.unigram)) and model.bos_id >= 0
     add_eos = bool(config.get("add_eos_token", model.unigram)) and model.eos_id >= 0
-    between = [] if model.unigram else None
     before, after = [model.bos_id] if add_bos else [], [model.eos_id] if add_eos else []
-    add_template(backend, before, after, between=between, pair_type=0 if model.unigram else 1)
+    if model.unigram:
+        add_template(backend, before, after, between=[], pair_type=0)
+    else:
+        add_template(backend, before, after)
     return backend
 
 

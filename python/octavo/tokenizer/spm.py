@@ -42,7 +42,7 @@ def build_unigram(
     if charsmap:
         steps.append(normalizers.Precompiled(checked_charsmap(charsmap, vocabulary.source)))
     if remove_extra_spaces:
-        steps += [normalizers.Strip(left=False), normalizers.Replace(Regex(" {2,}"), _SPACE)]
+        steps += [normalizers.Replace(Regex(r" +\z"), ""), normalizers.Replace(Regex(" {2,}"), _SPACE)]
     backend.normalizer = normalizers.Sequence(steps)
     scheme = "always" if add_space_prefix else "never"
     backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, scheme)
