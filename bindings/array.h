@@ -32,6 +32,7 @@ inline Format format_named(const std::string& name) {
 
 void register_quant(py::module_& m);
 void register_graph(py::module_& m);
+void register_text(py::module_& m);
 void register_engine(py::module_& m);
 
 }  // namespace octavo

@@ -24,6 +24,7 @@ PYBIND11_MODULE(_core, m) {
   pybind11::register_exception<octavo::Error>(m, "CoreError", PyExc_ValueError);
   octavo::register_system(m);
   octavo::register_quant(m);
+  octavo::register_text(m);
   octavo::register_graph(m);
   octavo::register_engine(m);
 }

@@ -2,6 +2,7 @@
 """Checks who includes whom: check_layers.py [ROOT]
 
 base <- quant <- kernels <- graph <- engine <- bindings <- python        cuda -> base, quant, graph/backend.h
+base <- text <- bindings
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from pathlib import Path
 # Folder -> the layers whose headers it may include. engine/ names no weight format: it does not see quant/.
 LAYERS = {
     "cpp/base": {"base"},
+    "cpp/text": {"base", "text"},
     "cpp/quant": {"base", "quant"},
     "cpp/kernels": {"base", "quant", "kernels"},
     "cpp/graph": {"base", "quant", "kernels", "graph"},
     "cpp/engine": {"base", "kernels", "graph", "engine"},
     "cuda": {"base", "quant", "cuda", "graph/backend.h"},
-    "bindings": {"base", "quant", "kernels", "graph", "engine", "bindings"},
+    "bindings": {"base", "text", "quant", "kernels", "graph", "engine", "bindings"},
 }
-ALL_LAYERS = {"base", "quant", "kernels", "graph", "engine", "cuda", "bindings"}
+ALL_LAYERS = {"base", "text", "quant", "kernels", "graph", "engine", "cuda", "bindings"}
 # Header pattern or call -> the only folder (or file) where it may stand.
 ONLY_IN = {
     r"#\s*include\s*[<\"](pybind11/|Python\.h)": "bindings/",

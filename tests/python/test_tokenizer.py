@@ -74,6 +74,8 @@ def test_special_tokens_of_golden_files(tokenizers: dict[str, Tokenizer]) -> Non
     assert (llama.bos_token, llama.eos_token_ids, llama.add_bos) == ("<|begin_of_text|>", (128001, 128009), True)
     assert (qwen.eos_token_ids, qwen.add_bos) == ((151643, 151645), False)
     assert bert.encode("hi") == [101, 7632, 102]
+    assert bert.encode_pair("hi", "you") == ([101, 7632, 102, 2017, 102], [0, 0, 0, 1, 1])
+    assert spm.encode_pair("hi", "you") == ([1, 7251, 1, 366], [0, 0, 1, 1])
     assert llama.is_special(128009) and not llama.is_special(5) and 128009 in llama.special_ids
     assert spm.encode("<s>")[1:] == [1] and spm.decode([1, 22172], skip_special_tokens=False) == "<s> hello"
     assert phi.encode("<|user|>\n hi", add_special_tokens=False)[:2] == [32010, 7251]

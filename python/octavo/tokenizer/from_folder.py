@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from octavo.errors import ModelError
-from octavo.tokenizer import spm, wordpiece
 from octavo.tokenizer.end_tokens import end_token_ids
-from octavo.tokenizer.pre_tokenizers import PRE_TOKENIZERS, byte_level
-from octavo.tokenizer.sentencepiece_model import read_sentencepiece
+from octavo.tokenizer.families import NAMED_TOKENS, Family, class_name, family_of
+from octavo.tokenizer.from_old_files import backend_from_old_files, token_text
 from octavo.tokenizer.token_bytes import TokenizerKind
 from octavo.tokenizer.tokenizer import ChatTemplate, TokenizerParts
-from octavo.tokenizer.vocabulary import TokenType, Vocabulary, add_special_tokens, add_template
+from octavo.tokenizer.vocabulary import add_template
 
-_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model")
+_BERT_OPTIONS = {  # tokenizer_config.json -> BertNormalizer
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 
 
 def parts_from_folder(folder: Path) -> TokenizerParts:
@@ -28,11 +30,13 @@ def parts_from_folder(folder: Path) -> TokenizerParts:
     Raises:
         ModelError: the folder has no tokenizer, or one that is damaged or of an unknown kind.
     """
-    config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
+    files = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
+    name = class_name(files, _read_json(folder / "config.json"))
+    family = family_of(name)
     try:
-        backend = _backend(folder, config)
-        _add_configured_tokens(backend, folder, config)
-        _add_ends(backend, config)
+        backend, config = _backend(folder, name, files)
+        if family.frame == "ends":
+            _add_ends(backend, config)
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # the tokenizers package raises nothing more specific
@@ -73,107 +77,87 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _backend(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
+def _backend(folder: Path, name: str, files: Mapping[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    """The tokenizer with all its tokens, and its configuration with the class's special tokens where it has them."""
+    family = family_of(name)
     if (folder / "tokenizer.json").is_file():
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    for name in _SENTENCEPIECE_FILES:
-        if (folder / name).is_file():
-            return _sentencepiece_backend(folder / name, config)
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return _byte_level_backend(folder, config)
-    if (folder / "vocab.txt").is_file():
-        return _wordpiece_backend(folder / "vocab.txt", config)
-    raise ModelError(
-        f"{folder} holds no tokenizer; put tokenizer.json there, or vocab.json with merges.txt, tokenizer.model or"
-        " vocab.txt."
-    )
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        _apply_options(backend, family, files)
+        _add_configured_tokens(backend, folder, files, family)
+        return backend, _with_defaults(backend, family, files)
+    backend = backend_from_old_files(folder, name, {**family.tokens, **files})
+    config = _with_defaults(backend, family, files)
+    _add_configured_tokens(backend, folder, config, family)
+    return backend, config
 
 
-def _sentencepiece_backend(path: Path, config: Mapping[str, Any]) -> Tokenizer:
-    if "XLMRoberta" in str(config.get("tokenizer_class")):
-        raise ModelError(
-            f"{path} numbers its tokens otherwise than the model; put the model's tokenizer.json beside it."
-        )
-    model = read_sentencepiece(path)
-    unk_token = model.vocabulary.token(model.unk_id)
-    if model.unigram:
-        backend = spm.build_unigram(
-            model.vocabulary, model.unk_id, model.charsmap, model.add_space_prefix, model.remove_extra_spaces
-        )
-    else:
-        backend = spm.build_bpe(model.vocabulary, unk_token, model.add_space_prefix)
-    add_special_tokens(backend, model.vocabulary)
-    add_bos = bool(config.get("add_bos_token", not model.unigram)) and model.bos_id >= 0
-    add_eos = bool(config.get("add_eos_token", model.unigram)) and model.eos_id >= 0
-    add_template(backend, [model.bos_id] if add_bos else [], [model.eos_id] if add_eos else [])
-    return backend
+def _with_defaults(backend: Tokenizer, family: Family, files: Mapping[str, Any]) -> dict[str, Any]:
+    known = {key: token for key, token in family.tokens.items() if backend.token_to_id(token) is not None}
+    return {**known, **files}
 
 
-def _byte_level_backend(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
-    backend = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    scheme = "qwen2" if "Qwen" in str(config.get("tokenizer_class")) else "gpt-2"
-    backend.pre_tokenizer = byte_level(PRE_TOKENIZERS[scheme].patterns)
-    backend.decoder = decoders.ByteLevel()
-    return backend
+def _apply_options(backend: Tokenizer, family: Family, config: Mapping[str, Any]) -> None:
+    """What tokenizer_config.json says about a step goes before what tokenizer.json says."""
+    normalizer, pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        for key, field in _BERT_OPTIONS.items():
+            if key in config:
+                setattr(normalizer, field, config[key])
+    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel) and "add_prefix_space" in config:
+        pre_tokenizer.add_prefix_space = bool(config["add_prefix_space"])
 
 
-def _wordpiece_backend(path: Path, config: Mapping[str, Any]) -> Tokenizer:
-    tokens = path.read_text(encoding="utf-8").splitlines()
-    special = {_text(config.get(name)) for name in _NAMED_TOKENS} | {"[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"}
-    types = [int(TokenType.CONTROL if token in special else TokenType.NORMAL) for token in tokens]
-    vocabulary = Vocabulary(str(path), tokens, types, [])
-    lowercase = bool(config.get("do_lower_case", True))
-    strip_accents = config.get("strip_accents")
-    backend = wordpiece.build(
-        vocabulary, "[UNK]", lowercase, lowercase if strip_accents is None else bool(strip_accents)
-    )
-    add_special_tokens(backend, vocabulary)
-    ids = vocabulary.ids()
-    if "[CLS]" in ids and "[SEP]" in ids:
-        add_template(backend, [ids["[CLS]"]], [ids["[SEP]"]])
-    return backend
-
-
-def _text(token: Any) -> str | None:
-    """A token in a configuration is its text, or an object that holds it as "content"."""
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) and content else None
-
-
-def _add_configured_tokens(backend: Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:
+def _add_configured_tokens(backend: Tokenizer, folder: Path, config: Mapping[str, Any], family: Family) -> None:
     """Add the tokens that stand only in the files beside the tokenizer proper, in the order of their ids."""
     added: dict[int, Any] = {int(i): token for i, token in config.get("added_tokens_decoder", {}).items()}
     for token, i in _read_json(folder / "added_tokens.json").items():
         added.setdefault(int(i), token)
-    named = {text for name in _NAMED_TOKENS if (text := _text(config.get(name)))}
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    configured = [_added_token(added[i], named) for i in sorted(added)]
-    configured += [AddedToken(text, special=True, normalized=False) for text in sorted(named)]
+    special = _special_tokens(config, family)
+    known = {
+        token.content
+        for token in backend.get_added_tokens_decoder().values()
+        if token.special or token.content not in special
+    }
     new: dict[str, AddedToken] = {}
-    for added_token in configured:
+    for added_token in [*(_added_token(added[i], special) for i in sorted(added)), *special.values()]:
         if added_token.content not in known:
             new.setdefault(added_token.content, added_token)
     backend.add_tokens(list(new.values()))
 
 
-def _added_token(token: Any, named: set[str]) -> AddedToken:
-    text = _text(token) or ""
+def _special_tokens(config: Mapping[str, Any], family: Family) -> dict[str, AddedToken]:
+    """Text -> token of the special tokens that have a name or stand in a list of more."""
+    listed = [(key, config.get(key)) for key in NAMED_TOKENS]
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        more = config.get(key) or []
+        listed += [("", token) for token in (more.values() if isinstance(more, dict) else more)]
+    tokens: dict[str, AddedToken] = {}
+    for key, token in listed:
+        text = token_text(token)
+        if text is None:
+            continue
+        takes_space = key == "mask_token" and family.mask_takes_space
+        flags = token if isinstance(token, dict) else {"lstrip": takes_space}
+        tokens.setdefault(text, _flagged(text, flags, special=True))
+    return tokens
+
+
+def _added_token(token: Any, special: Mapping[str, AddedToken]) -> AddedToken:
+    text = token_text(token) or ""
     flags = token if isinstance(token, dict) else {}
-    return AddedToken(
-        text,
-        special=bool(flags.get("special", False)) or text in named,
-        normalized=bool(flags.get("normalized", False)),
-        lstrip=bool(flags.get("lstrip", False)),
-        rstrip=bool(flags.get("rstrip", False)),
-        single_word=bool(flags.get("single_word", False)),
-    )
+    return _flagged(text, flags, special=bool(flags.get("special", False)) or text in special)
+
+
+def _flagged(text: str, flags: Mapping[str, Any], *, special: bool) -> AddedToken:
+    names = ("normalized", "lstrip", "rstrip", "single_word")
+    return AddedToken(text, special=special, **{name: bool(flags.get(name, False)) for name in names})
 
 
 def _add_ends(backend: Tokenizer, config: Mapping[str, Any]) -> None:
     """What tokenizer_config.json says about BOS and EOS goes before the tokenizer's own rule."""
     if "add_bos_token" not in config and "add_eos_token" not in config:
         return
-    ids = {name: backend.token_to_id(_text(config.get(f"{name}_token")) or "") for name in ("bos", "eos")}
+    ids = {name: backend.token_to_id(token_text(config.get(f"{name}_token")) or "") for name in ("bos", "eos")}
     wanted = {name: [i] if i is not None and config.get(f"add_{name}_token") else [] for name, i in ids.items()}
     add_template(backend, wanted["bos"], wanted["eos"])
 
@@ -200,7 +184,7 @@ def _model_ids(folder: Path, key: str) -> list[int]:
 
 def _named_id(backend: Tokenizer, config: Mapping[str, Any], name: str, model_ids: list[int]) -> int | None:
     """The id of the configured token, else the model's own."""
-    text = _text(config.get(name))
+    text = token_text(config.get(name))
     token_id = backend.token_to_id(text) if text is not None else None
     if token_id is None and model_ids and backend.id_to_token(model_ids[0]) is not None:
         return model_ids[0]

@@ -87,8 +87,7 @@ def parts_from_gguf(metadata: Mapping[str, Any], source: str) -> TokenizerParts:
     except Exception as error:  # the tokenizers package raises nothing more specific
         raise ModelError(f"{source} holds a damaged tokenizer ({error}); convert or download it again.") from None
     add_special_tokens(backend, vocabulary, _strip_right(metadata, vocabulary))
-    before = [ends.bos] if ends.add_bos and ends.bos is not None else []
-    add_template(backend, before, [ends.eos] if ends.add_eos and ends.eos is not None else [])
+    _add_ends(backend, ends, kind.kind)
     special_ids = vocabulary.special_ids()
     named = [ends.eos, *(reader.token_id(name, None, n_tokens) for name in ("eot", "eom"))]
     return TokenizerParts(
@@ -194,6 +193,17 @@ def _ends(reader: _Metadata, kind: _Kind, n_tokens: int) -> _Ends:
         add_bos=reader.flag("add_bos_token", kind.defaults.add_bos),
         add_eos=reader.flag("add_eos_token", kind.defaults.add_eos),
     )
+
+
+def _add_ends(backend: Tokenizer, ends: _Ends, kind: TokenizerKind) -> None:
+    before = [ends.bos] if ends.add_bos and ends.bos is not None else []
+    after = [ends.eos] if ends.add_eos and ends.eos is not None else []
+    if kind == "wordpiece":
+        add_template(backend, before, after, between=[])
+    elif before and after:  # encoders: RoBERTa, XLM-RoBERTa
+        add_template(backend, before, after, between=after, pair_type=0)
+    else:
+        add_template(backend, before, after)
 
 
 def _strip_right(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[int]:

@@ -4,37 +4,29 @@ from __future__ import annotations
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from octavo import _core
 from octavo.tokenizer.charsmap import checked_charsmap
 from octavo.tokenizer.vocabulary import Vocabulary
 
 _SPACE = "▁"
 
 
-def merges_from_scores(vocabulary: Vocabulary, ids: dict[str, int]) -> list[tuple[str, str]]:
-    """The BPE merges that a scored vocabulary implies, best first.
+def build_bpe(
+    vocabulary: Vocabulary, unk_token: str | None, add_space_prefix: bool, *, first_only: bool = False
+) -> Tokenizer:
+    """A tokenizer that merges by score, falls back to bytes, and writes spaces as U+2581.
 
-    Every way to cut a token into two tokens is a merge. Merges are in the order of the merged token's score, then of
-    its id, then of the ids of its halves.
+    Args:
+        add_space_prefix: Texts, and what follows a special token in them, begin with a space more than they have.
+        first_only: That space goes before a text only, and only where the text begins with none.
     """
-    tokens, scores = vocabulary.tokens, vocabulary.scores
-    merges: list[tuple[str, str]] = []
-    for i in sorted(range(len(tokens)), key=scores.__getitem__, reverse=True):
-        token = tokens[i]
-        cuts = [(token[:at], token[at:]) for at in range(1, len(token)) if token[:at] in ids and token[at:] in ids]
-        if len(cuts) > 1:
-            cuts.sort(key=lambda cut: (ids[cut[0]], ids[cut[1]]))
-        merges += cuts
-    return merges
-
-
-def build_bpe(vocabulary: Vocabulary, unk_token: str | None, add_space_prefix: bool) -> Tokenizer:
-    """A tokenizer that merges by score, falls back to bytes, and writes spaces as U+2581."""
-    ids = vocabulary.ids()
-    backend = Tokenizer(
-        models.BPE(ids, merges_from_scores(vocabulary, ids), unk_token=unk_token, fuse_unk=True, byte_fallback=True)
-    )
-    spaces: list[normalizers.Normalizer] = [normalizers.Prepend(_SPACE)] if add_space_prefix else []
-    backend.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", _SPACE)])
+    merges = _core.merges_from_scores(vocabulary.tokens, vocabulary.scores)
+    backend = Tokenizer(models.BPE(vocabulary.ids(), merges, unk_token=unk_token, fuse_unk=True, byte_fallback=True))
+    if add_space_prefix and first_only:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, "first", split=False)
+    else:
+        spaces: list[normalizers.Normalizer] = [normalizers.Prepend(_SPACE)] if add_space_prefix else []
+        backend.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", _SPACE)])
     steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if add_space_prefix else steps)
     return backend
@@ -50,7 +42,7 @@ def build_unigram(
     if charsmap:
         steps.append(normalizers.Precompiled(checked_charsmap(charsmap, vocabulary.source)))
     if remove_extra_spaces:
-        steps += [normalizers.Strip(left=False), normalizers.Replace(Regex(" {2,}"), _SPACE)]
+        steps += [normalizers.Replace(Regex(r" +\z"), ""), normalizers.Replace(Regex(" {2,}"), _SPACE)]
     backend.normalizer = normalizers.Sequence(steps)
     scheme = "always" if add_space_prefix else "never"
     backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, scheme)

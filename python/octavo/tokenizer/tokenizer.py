@@ -10,8 +10,10 @@ import tokenizers
 
 from octavo.errors import InvalidInputError, InvalidTypeError
 from octavo.tokenizer.token_bytes import TokenizerKind, token_bytes
+from octavo.tokenizer.truncation import TruncationSide, kept_positions
 
 ChatTemplate = str | dict[str, str] | None
+_BATCH = 512  # texts encoded at once: an encoding takes some 100 bytes a token until its ids are taken
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,63 @@ class Tokenizer:
         self._special_ids = parts.special_ids
         self.add_bos = self.bos_token_id is not None and self.encode("")[:1] == [self.bos_token_id]
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        *,
+        max_length: int | None = None,
+        truncation_side: TruncationSide = "right",
+    ) -> list[int]:
         """Token ids of ``text``, with the model's BOS and EOS where it wants them.
+
+        Args:
+            text: Any text.
+            add_special_tokens: Whether to add them.
+            max_length: How many ids to keep at most; special tokens that were added are kept always.
+            truncation_side: Where the others are left out: the start or the end of the text.
 
         Raises:
             InvalidTypeError: ``text`` is not a string.
-            InvalidInputError: ``text`` holds half a surrogate pair, which is no character.
+            InvalidInputError: ``text`` holds half a surrogate pair, which is no character, or ``max_length`` is less
+                than the number of special tokens added.
         """
-        return self.backend.encode(_checked_text(text), add_special_tokens=add_special_tokens).ids
+        encoding = self.backend.encode(_checked_text(text), add_special_tokens=add_special_tokens)
+        return _picked(encoding.ids, kept_positions(encoding, max_length, truncation_side))
 
-    def encode_batch(self, texts: Iterable[str], add_special_tokens: bool = True) -> list[list[int]]:
-        """``encode`` of every text, on several threads."""
+    def encode_pair(
+        self,
+        text: str,
+        pair: str,
+        add_special_tokens: bool = True,
+        *,
+        max_length: int | None = None,
+        truncation_side: TruncationSide = "right",
+    ) -> tuple[list[int], list[int]]:
+        """Token ids and token types of two texts as the one input of a model that compares them.
+
+        Arguments and errors are those of ``encode``; of two texts that are too long the longer one is cut first.
+        """
+        encoding = self.backend.encode(_checked_text(text), _checked_text(pair), add_special_tokens=add_special_tokens)
+        kept = kept_positions(encoding, max_length, truncation_side)
+        return _picked(encoding.ids, kept), _picked(encoding.type_ids, kept)
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        add_special_tokens: bool = True,
+        *,
+        max_length: int | None = None,
+        truncation_side: TruncationSide = "right",
+    ) -> list[list[int]]:
+        """``encode`` of every text, on several threads and without the GIL."""
         checked = [_checked_text(text) for text in texts]
-        return [
-            encoding.ids for encoding in self.backend.encode_batch_fast(checked, add_special_tokens=add_special_tokens)
-        ]
+        ids: list[list[int]] = []
+        for start in range(0, len(checked), _BATCH):
+            part = checked[start : start + _BATCH]
+            for encoding in self.backend.encode_batch_fast(part, add_special_tokens=add_special_tokens):
+                ids.append(_picked(encoding.ids, kept_positions(encoding, max_length, truncation_side)))
+        return ids
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD.
@@ -138,6 +182,10 @@ class Tokenizer:
                 f"The token id {wrong} is not in the vocabulary; give ids from 0 to {len(self._tokens) - 1}."
             )
         return checked
+
+
+def _picked(values: list[int], positions: Sequence[int] | None) -> list[int]:
+    return values if positions is None else [values[i] for i in positions]
 
 
 def _checked_text(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -70,12 +70,24 @@ def add_special_tokens(backend: Tokenizer, vocabulary: Vocabulary, strip_right: 
     )
 
 
-def add_template(backend: Tokenizer, before: Iterable[int], after: Iterable[int]) -> None:
-    """Put these tokens, and no others, around every text that is encoded with special tokens."""
-    first = [(f"before{i}", token_id) for i, token_id in enumerate(before)]
-    last = [(f"after{i}", token_id) for i, token_id in enumerate(after)]
-    special = [{"id": name, "ids": [token_id], "tokens": [name]} for name, token_id in first + last]
-    single = [*(name for name, _ in first), "$A", *(name for name, _ in last)]
+def add_template(
+    backend: Tokenizer,
+    before: Sequence[int],
+    after: Sequence[int],
+    *,
+    between: Sequence[int] | None = None,
+    pair_type: int = 1,
+) -> None:
+    """Put these tokens, and no others, around every text that is encoded with special tokens.
+
+    Of a pair the second text has the tokens ``between`` (None: those before a text) before it and ``after`` after it;
+    ``pair_type`` is the token type of the second text and of the tokens after it.
+    """
+    between = before if between is None else between
+    names = {token_id: f"token{token_id}" for token_id in (*before, *between, *after)}
+    special = [{"id": name, "ids": [token_id], "tokens": [name]} for token_id, name in names.items()]
+    single = [*(names[i] for i in before), "$A", *(names[i] for i in after)]
+    second = [names[i] for i in between] + ["$B"] + [names[i] for i in after]
     backend.post_processor = processors.TemplateProcessing(
-        single=single, pair=[*single, "$B:1", *(f"{name}:1" for name, _ in last)], special_tokens=special
+        single=single, pair=single + [f"{piece}:{pair_type}" for piece in second], special_tokens=special
     )

@@ -10,8 +10,19 @@ from octavo.tokenizer.vocabulary import Vocabulary
 _SPACE = "▁"
 
 
-def build(vocabulary: Vocabulary, unk_token: str, lowercase: bool, strip_accents: bool) -> Tokenizer:
+def build(
+    vocabulary: Vocabulary,
+    unk_token: str,
+    lowercase: bool,
+    strip_accents: bool | None,
+    *,
+    split_chinese: bool = True,
+) -> Tokenizer:
     """A tokenizer for a vocabulary whose word continuations start with "##".
+
+    Args:
+        strip_accents: None: as ``lowercase``.
+        split_chinese: Every Chinese character is a word.
 
     Raises:
         ModelError: the vocabulary lacks ``unk_token``.
@@ -20,7 +31,9 @@ def build(vocabulary: Vocabulary, unk_token: str, lowercase: bool, strip_accents
     if unk_token not in ids:
         raise ModelError(f"{vocabulary.source} holds a tokenizer without the token {unk_token}; download it again.")
     backend = Tokenizer(models.WordPiece(ids, unk_token=unk_token))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+    backend.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=split_chinese, strip_accents=strip_accents, lowercase=lowercase
+    )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     return backend

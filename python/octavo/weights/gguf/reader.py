@@ -17,13 +17,13 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from octavo import _core
 from octavo.errors import ModelError
 from octavo.weights.gguf.types import GGML_TYPES
 
@@ -213,26 +213,11 @@ class _HeaderParser:
         return list(numbers.tolist())
 
     def _read_strings(self, count: int, what: str) -> list[str]:
-        """A vocabulary and its merges are up to 2**20 strings: one tight loop, everything in locals."""
-        if count * 8 > self._size - self._pos:
+        found = _core.read_strings(self._data, self._pos, count)
+        if found is None:
             self._fail(f"ends within {what}")
-        data, pos, last = self._data, self._pos, self._size - 8
-        unpack: Callable[..., tuple[int]] = _U64.unpack_from
-        strings: list[bytes] = []
-        append = strings.append
-        for _ in range(count):
-            if pos > last:
-                self._fail(f"ends within {what}")
-            start = pos + 8
-            pos = start + unpack(data, pos)[0]
-            append(data[start:pos])
-        if pos > self._size:
-            self._fail(f"ends within {what}")
-        self._pos = pos
-        try:
-            return list(map(bytes.decode, strings))
-        except UnicodeDecodeError:
-            return [string.decode("utf-8", "replace") for string in strings]
+        strings, self._pos = found
+        return strings
 
     def _alignment(self, metadata: dict[str, Any]) -> int:
         alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
