@@ -43,9 +43,11 @@ struct SequenceSpec {
 // A row that the host may change before it is sampled.
 struct HookRow {
   int64_t id;
-  float* logits;  // (vocab)
+  float* logits;   // (vocab), null where only a mask is wanted
+  uint32_t* mask;  // (mask_words(vocab)), all zero, for the host to fill; null where none is wanted
   TokenHistory history;
 };
+// Called once for the rows of a tile. The masks of its rows lie one after the other.
 using HostHook = std::function<void(std::span<const HookRow>)>;
 
 // What a caller sees of a sequence, copied out under the lock.
@@ -103,6 +105,7 @@ class Engine {
     int prompt_position = -1;  // >= 0: of this prompt token
     SampledToken sampled;
     std::vector<float> raw;  // the row before the hook changed it, where logprobs want that
+    const uint32_t* mask = nullptr;
   };
 
   bool done(std::span<const int64_t> ids, bool any_change) const;
@@ -112,6 +115,7 @@ class Engine {
   void add_rows(const ScheduledTokens& item, int first_token);
   void poison_fresh(Tracked& tracked);
   void compute_rows(const InterruptFn& interrupted, const HostHook& hook);
+  static size_t n_masks(std::span<const RowTask> rows);
   void run_hook(std::span<RowTask> rows, float* logits, const HostHook& hook);
   void finish_row(RowTask& row, float* logits, SamplerScratch& scratch) const;
   void commit(const ScheduledBatch& scheduled);
@@ -139,6 +143,7 @@ class Engine {
   // Of the step being computed, owned by the driver.
   Batch batch_;
   std::vector<RowTask> rows_;
+  std::vector<uint32_t> masks_;  // (rows with a mask, mask_words(vocab))
   std::vector<SamplerScratch> scratch_;
 };
 

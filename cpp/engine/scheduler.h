@@ -79,6 +79,9 @@ class Scheduler {
   enum class Admission : uint8_t { kDone, kLater, kNoRoom };
 
   bool uses_cache(const Sequence& seq) const { return pool_.caching() && !seq.bidirectional; }
+  bool reads_cache(const Sequence& seq) const {
+    return uses_cache(seq) && !seq.sampling.prompt_logprobs && !seq.sampling.skip_prefix_cache;
+  }
   bool continue_running(ScheduledBatch& batch);
   void admit_waiting(ScheduledBatch& batch);
   Admission try_admit(Sequence& seq, ScheduledBatch& batch);
