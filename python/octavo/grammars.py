@@ -70,7 +70,7 @@ class Grammars:
             if self._executor is None:
                 self._executor = _llguidance().LLExecutor(num_threads=self._n_threads)
         rows = [(matcher.matcher, row) for matcher, row in matchers]
-        self._executor.unsafe_compute_mask_ptr(rows, masks.ctypes.data, masks.strides[0], len(masks))
+        self._executor.unsafe_compute_mask_ptr(rows, masks.ctypes.data, masks.shape[1] * masks.itemsize, len(masks))
 
     def _matcher(self, params: StructuredOutputsParams) -> Any:
         key = grammar_key(params)
