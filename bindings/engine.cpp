@@ -47,6 +47,29 @@ int rope_switch_length(const Graph& body) {
   return shortest;
 }
 
+std::vector<Token> token_list(std::span<const Token> tokens) { return {tokens.begin(), tokens.end()}; }
+
+// The core's memory as an array that does not own it.
+template <class T>
+py::array_t<T> borrowed(T* data, const std::vector<py::ssize_t>& shape) {
+  return py::array_t<T>(shape, data, py::capsule(data, [](void*) {}));
+}
+
+// All masks of a tile in one call, so that the host can fill them in parallel.
+void fill_masks(const py::object& hook, std::span<const HookRow> rows, int vocab) {
+  py::list ids;
+  py::list outputs;
+  uint32_t* masks = nullptr;
+  for (const HookRow& row : rows) {
+    if (row.mask == nullptr) continue;
+    if (masks == nullptr) masks = row.mask;
+    ids.append(row.id);
+    outputs.append(borrowed(const_cast<Token*>(row.history.output.data()), {std::ssize(row.history.output)}));
+  }
+  if (masks == nullptr) return;
+  hook.attr("fill_masks")(ids, outputs, borrowed(masks, {static_cast<py::ssize_t>(ids.size()), mask_words(vocab)}));
+}
+
 // The executor and the engine that drives it.
 class PyEngine {
  public:
@@ -87,11 +110,11 @@ class PyEngine {
   HostHook make_hook(const py::object& hook) const {
     return [&hook, vocab = executor_.head_width()](std::span<const HookRow> rows) {
       const py::gil_scoped_acquire locked;
+      fill_masks(hook, rows, vocab);
       for (const HookRow& row : rows) {
-        const py::capsule borrowed(row.logits, [](void*) {});
-        hook(row.id, py::array_t<float>(vocab, row.logits, borrowed),
-             std::vector<Token>(row.history.prompt.begin(), row.history.prompt.end()),
-             std::vector<Token>(row.history.output.begin(), row.history.output.end()));
+        if (row.logits == nullptr) continue;
+        hook.attr("process_logits")(row.id, borrowed(row.logits, {vocab}), token_list(row.history.prompt),
+                                    token_list(row.history.output));
       }
     };
   }
@@ -107,11 +130,13 @@ const char* finish_name(FinishReason reason) {
     case FinishReason::kLength: return "length";
     case FinishReason::kAbort: return "abort";
     case FinishReason::kError: return "error";
+    case FinishReason::kRepetition: return "repetition";
   }
   return nullptr;
 }
 
-// (chosen id, its logprob, its rank, top ids (k,), their logprobs (k,)), or None where nothing was computed.
+// (chosen id, its logprob, its rank, top ids (k,), their logprobs (k,), [(id, logprob, rank) of those asked for by
+// name]), or None where nothing was computed.
 py::object logprobs_tuple(const TokenLogprobs& row) {
   if (row.rank == 0) return py::none();
   const auto k = static_cast<py::ssize_t>(row.top.size());
@@ -121,7 +146,10 @@ py::object logprobs_tuple(const TokenLogprobs& row) {
     ids.mutable_data()[i] = row.top[static_cast<size_t>(i)].id;
     values.mutable_data()[i] = row.top[static_cast<size_t>(i)].value;
   }
-  return py::make_tuple(row.chosen.id, row.chosen.value, row.rank, ids, values);
+  py::list named;
+  for (size_t i = 0; i < row.named.size(); ++i)
+    named.append(py::make_tuple(row.named[i].id, row.named[i].value, row.named_ranks[i]));
+  return py::make_tuple(row.chosen.id, row.chosen.value, row.rank, ids, values, named);
 }
 
 py::list logprobs_list(const std::vector<TokenLogprobs>& rows) {
@@ -209,7 +237,17 @@ void register_sampling(py::module_& m) {
       .def_readwrite("skip_special_tokens", &SamplingConfig::skip_special_tokens)
       .def_readwrite("logprobs", &SamplingConfig::logprobs)
       .def_readwrite("prompt_logprobs", &SamplingConfig::prompt_logprobs)
+      .def_readwrite("logprob_token_ids", &SamplingConfig::logprob_token_ids)
+      .def_readwrite("prompt_logprob_token_ids", &SamplingConfig::prompt_logprob_token_ids)
+      .def_readwrite("prompt_logprob_start", &SamplingConfig::prompt_logprob_start)
       .def_readwrite("logprobs_mode", &SamplingConfig::logprobs_mode)
+      .def_readwrite("skip_prefix_cache", &SamplingConfig::skip_prefix_cache)
+      .def(
+          "set_repetition_detection",
+          [](SamplingConfig& config, int max_pattern_size, int min_pattern_size, int min_count) {
+            config.repetition = {max_pattern_size, min_pattern_size, min_count};
+          },
+          py::arg("max_pattern_size"), py::arg("min_pattern_size"), py::arg("min_count"))
       .def_property(
           "logit_bias", [](const SamplingConfig& config) { return config.logit_bias.size(); },
           [](SamplingConfig& config, const std::vector<std::pair<Token, float>>& biases) {
@@ -218,7 +256,8 @@ void register_sampling(py::module_& m) {
           })
       .def_readwrite("allowed_token_ids", &SamplingConfig::allowed_token_ids)
       .def_readwrite("bad_words", &SamplingConfig::bad_words)
-      .def_readwrite("host_hook", &SamplingConfig::host_hook);
+      .def_readwrite("host_hook", &SamplingConfig::host_hook)
+      .def_readwrite("host_mask", &SamplingConfig::host_mask);
 }
 
 void register_views(py::module_& m) {

@@ -180,10 +180,12 @@ void Engine::add_rows(const ScheduledTokens& item, int first_token) {
   if (tracked->pooling) return add_pooled_rows(item, *tracked, first_token);
   const auto want = [&](int position, int prompt_position) {
     batch_.gather.push_back(first_token + position - seq.n_computed);
-    rows_.push_back({.tracked = tracked, .prompt_position = prompt_position, .sampled = {}, .raw = {}});
+    rows_.push_back({.tracked = tracked, .prompt_position = prompt_position, .sampled = {}, .raw = {}, .mask = nullptr});
   };
   if (seq.sampling.prompt_logprobs)
-    for (int p = seq.n_computed; p < std::min(seq.n_computed + item.n_tokens, seq.n_prompt - 1); ++p) want(p, p + 1);
+    for (int p = std::max(seq.n_computed, seq.sampling.prompt_logprob_start - 1);
+         p < std::min(seq.n_computed + item.n_tokens, seq.n_prompt - 1); ++p)
+      want(p, p + 1);
   if (item.reaches_end()) want(seq.n_tokens() - 1, -1);
 }
 
@@ -211,14 +213,26 @@ void Engine::compute_rows(const InterruptFn& interrupted, const HostHook& hook) 
   }
 }
 
+size_t Engine::n_masks(std::span<const RowTask> rows) {
+  return static_cast<size_t>(std::count_if(rows.begin(), rows.end(), [](const RowTask& row) {
+    return row.prompt_position < 0 && row.tracked->seq.sampling.host_mask;
+  }));
+}
+
 void Engine::run_hook(std::span<RowTask> rows, float* logits, const HostHook& hook) {
+  const auto n_words = static_cast<size_t>(mask_words(executor_.vocab()));
+  masks_.assign(n_masks(rows) * n_words, 0);
+  uint32_t* mask = masks_.data();
   std::vector<HookRow> wanted;
   for (size_t i = 0; i < rows.size(); ++i) {
     const Sequence& seq = rows[i].tracked->seq;
-    if (!seq.sampling.host_hook || rows[i].prompt_position >= 0) continue;
-    float* row = logits + static_cast<int64_t>(i) * executor_.logits_stride();
-    if (seq.sampling.logprobs) rows[i].raw.assign(row, row + executor_.vocab());
-    wanted.push_back({seq.id, row, {seq.prompt(), seq.output()}});
+    const SamplingConfig& config = seq.sampling;
+    if (rows[i].prompt_position >= 0 || !(config.host_hook || config.host_mask)) continue;
+    float* row = config.host_hook ? logits + static_cast<int64_t>(i) * executor_.logits_stride() : nullptr;
+    if (row != nullptr && config.logprobs) rows[i].raw.assign(row, row + executor_.vocab());
+    rows[i].mask = config.host_mask ? mask : nullptr;
+    wanted.push_back({seq.id, row, config.host_mask ? mask : nullptr, {seq.prompt(), seq.output()}});
+    if (config.host_mask) mask += n_words;
   }
   if (!wanted.empty()) hook(wanted);
 }
@@ -232,7 +246,7 @@ void Engine::finish_row(RowTask& row, float* logits, SamplerScratch& scratch) co
     return;
   }
   sample_row(row.sampled, logits, executor_.vocab(), seq.sampling, {seq.prompt(), seq.output()}, seq.noise, kernels(),
-             scratch, row.raw.empty() ? nullptr : row.raw.data());
+             scratch, {row.raw.empty() ? nullptr : row.raw.data(), row.mask});
 }
 
 void Engine::commit(const ScheduledBatch& scheduled) {

@@ -52,9 +52,11 @@ struct SequenceSpec {
 // A row that the host may change before it is sampled.
 struct HookRow {
   int64_t id;
-  float* logits;  // (vocab)
+  float* logits;   // (vocab), null where only a mask is wanted
+  uint32_t* mask;  // (mask_words(vocab)), all zero, for the host to fill; null where none is wanted
   TokenHistory history;
 };
+// Called once for the rows of a tile. The masks of its rows lie one after the other.
 using HostHook = std::function<void(std::span<const HookRow>)>;
 
 // What a caller sees of a sequence, copied out under the lock.
@@ -122,6 +124,7 @@ class Engine {
     int pooled_row = -1;       // >= 0: this row of the result
     SampledToken sampled;
     std::vector<float> raw;  // the row before the hook changed it, where logprobs want that
+    const uint32_t* mask = nullptr;
   };
   // Tokens of a step whose rows go into their sequence's mean.
   struct MeanTask {
@@ -145,6 +148,7 @@ class Engine {
   void compute_means();
   void add_to_mean(const MeanTask& task);
   void compute_rows(const InterruptFn& interrupted, const HostHook& hook);
+  static size_t n_masks(std::span<const RowTask> rows);
   void run_hook(std::span<RowTask> rows, float* logits, const HostHook& hook);
   void finish_row(RowTask& row, float* logits, SamplerScratch& scratch) const;
   void commit(const ScheduledBatch& scheduled);
@@ -176,6 +180,7 @@ class Engine {
   Batch batch_;
   std::vector<RowTask> rows_;
   std::vector<MeanTask> means_;
+  std::vector<uint32_t> masks_;  // (rows with a mask, mask_words(vocab))
   std::vector<SamplerScratch> scratch_;
 };
 

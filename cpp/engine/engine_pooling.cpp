@@ -54,7 +54,7 @@ void Engine::add_pooled_rows(const ScheduledTokens& item, Tracked& tracked, int 
   tracked.pooled.resize(static_cast<size_t>(n_pooled) * static_cast<size_t>(executor_.head_width()));
   const auto want = [&](int token, int index) {
     batch_.gather.push_back(first_token + token);
-    rows_.push_back({.tracked = &tracked, .pooled_row = index, .sampled = {}, .raw = {}});
+    rows_.push_back({.tracked = &tracked, .pooled_row = index, .sampled = {}, .raw = {}, .mask = nullptr});
   };
   switch (*tracked.pooling) {
     case Pooling::kLast:

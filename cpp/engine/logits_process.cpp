@@ -76,6 +76,19 @@ bool has_penalties(const SamplingConfig& config) {
 
 }  // namespace
 
+void apply_mask(float* logits, int vocab, const uint32_t* mask) {
+  for (int first = 0; first < vocab; first += 32) {
+    const uint32_t word = mask[first / 32];
+    if (word == 0) {
+      std::fill_n(logits + first, std::min(32, vocab - first), kMasked);
+      continue;
+    }
+    for (int id = first; id < std::min(first + 32, vocab); ++id) {
+      if ((word >> (id - first) & 1) == 0) logits[id] = kMasked;
+    }
+  }
+}
+
 bool alters_logits(const SamplingConfig& config, int n_output) {
   return !config.allowed_token_ids.empty() || !config.bad_words.empty() || !config.logit_bias.empty() ||
          n_output < config.min_tokens || has_penalties(config);

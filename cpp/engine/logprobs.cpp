@@ -43,23 +43,38 @@ void list_top(std::vector<Logprob>& top, const float* row, int vocab, int k, std
   top.resize(n);
 }
 
-}  // namespace
-
-void logprob_row(TokenLogprobs& out, const float* row, int vocab, Token chosen, int k, bool normalise,
-                 const KernelTable& table, LogprobScratch& scratch) {
-  row = clean_row(row, vocab, scratch.row);
-  const float value = row[chosen];
+int rank_of(const float* row, int vocab, float value) {
   int n_greater = 0;
   for (int i = 0; i < vocab; ++i) n_greater += row[i] > value;
-  out.rank = 1 + n_greater;
+  return 1 + n_greater;
+}
+
+void list_named(TokenLogprobs& out, const float* row, int vocab, std::span<const Token> named) {
+  out.named.clear();
+  out.named_ranks.clear();
+  for (const Token id : named) {
+    out.named.push_back({id, row[id]});
+    out.named_ranks.push_back(rank_of(row, vocab, row[id]));
+  }
+}
+
+}  // namespace
+
+void logprob_row(TokenLogprobs& out, const float* row, int vocab, Token chosen, int k, std::span<const Token> named,
+                 bool normalise, const KernelTable& table, LogprobScratch& scratch) {
+  row = clean_row(row, vocab, scratch.row);
+  out.rank = rank_of(row, vocab, row[chosen]);
   list_top(out.top, row, vocab, k == kWholeVocabulary ? vocab : k, scratch.keys);
-  out.chosen = {chosen, value};
+  list_named(out, row, vocab, named);
+  out.chosen = {chosen, row[chosen]};
   if (!normalise) return;
   const float max = row[table.argmax(row, vocab)];
   if (max == -kInfinity) return;
   const float log_sum = std::log(table.exp_sum(nullptr, row, vocab, max, 1.0f));
-  out.chosen.value = (value - max) - log_sum;
-  for (Logprob& entry : out.top) entry.value = (entry.value - max) - log_sum;
+  const auto normalised = [&](Logprob& entry) { entry.value = (entry.value - max) - log_sum; };
+  normalised(out.chosen);
+  std::for_each(out.top.begin(), out.top.end(), normalised);
+  std::for_each(out.named.begin(), out.named.end(), normalised);
 }
 
 }  // namespace octavo

@@ -130,26 +130,27 @@ void write_processed(float* logits, int vocab, const SamplingConfig& config, con
 }  // namespace
 
 void sample_row(SampledToken& out, float* logits, int vocab, const SamplingConfig& config, const TokenHistory& history,
-                const NoiseKey& noise, const KernelTable& table, SamplerScratch& scratch, const float* raw) {
+                const NoiseKey& noise, const KernelTable& table, SamplerScratch& scratch, const HostChanges& host) {
   const int position = static_cast<int>(history.output.size());
-  if (raw == nullptr) raw = logits;
+  const float* raw = host.raw != nullptr ? host.raw : logits;
   const bool report_raw = config.logprobs && is_raw(config.logprobs_mode);
-  if (report_raw && raw == logits && alters_logits(config, position)) {
+  if (report_raw && raw == logits && (host.mask != nullptr || alters_logits(config, position))) {
     scratch.raw.assign(logits, logits + vocab);
     raw = scratch.raw.data();
   }
+  if (host.mask != nullptr) apply_mask(logits, vocab, host.mask);
   process_logits(logits, vocab, config, history, scratch);
   out.id = choose(logits, vocab, config, noise, static_cast<uint32_t>(position), table, scratch);
   if (!config.logprobs || out.id < 0) return;
   if (!report_raw) write_processed(logits, vocab, config, scratch);
-  logprob_row(out.logprobs, report_raw ? raw : logits, vocab, out.id, *config.logprobs,
+  logprob_row(out.logprobs, report_raw ? raw : logits, vocab, out.id, *config.logprobs, config.logprob_token_ids,
               is_normalised(config.logprobs_mode), table, scratch.logprobs);
 }
 
 void prompt_logprob_row(TokenLogprobs& out, const float* logits, int vocab, Token target, const SamplingConfig& config,
                         const KernelTable& table, SamplerScratch& scratch) {
-  logprob_row(out, logits, vocab, target, *config.prompt_logprobs, is_normalised(config.logprobs_mode), table,
-              scratch.logprobs);
+  logprob_row(out, logits, vocab, target, *config.prompt_logprobs, config.prompt_logprob_token_ids,
+              is_normalised(config.logprobs_mode), table, scratch.logprobs);
 }
 
 }  // namespace octavo

@@ -146,7 +146,7 @@ void Scheduler::schedule_tokens(Sequence& seq, int n_tokens, ScheduledBatch& bat
 // The cached blocks that a sequence begins with; at least one token is left to compute.
 std::vector<int32_t> Scheduler::find_prefix(Sequence& seq) const {
   std::vector<int32_t> blocks;
-  if (!uses_cache(seq) || !seq.reads_cache()) return blocks;
+  if (!reads_cache(seq)) return blocks;
   update_block_hashes(seq, pool_.block_size());
   const size_t size = static_cast<size_t>(pool_.block_size());
   const size_t n_most = (seq.tokens.size() - 1) / size;
@@ -162,7 +162,7 @@ std::vector<int32_t> Scheduler::find_prefix(Sequence& seq) const {
 
 // Whether the block after the cached prefix is being computed for another sequence.
 bool Scheduler::is_in_flight(const Sequence& seq, size_t n_prefix_blocks) const {
-  if (!uses_cache(seq) || !seq.reads_cache()) return false;
+  if (!reads_cache(seq)) return false;
   const size_t n_most = (seq.tokens.size() - 1) / static_cast<size_t>(pool_.block_size());
   return n_prefix_blocks < n_most && in_flight_.contains(seq.block_hashes[n_prefix_blocks]);
 }

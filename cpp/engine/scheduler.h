@@ -79,6 +79,7 @@ class Scheduler {
   enum class Admission : uint8_t { kDone, kLater, kNoRoom };
 
   bool uses_cache(const Sequence& seq) const { return pool_.caching() && !seq.bidirectional && !seq.private_kv; }
+  bool reads_cache(const Sequence& seq) const { return uses_cache(seq) && seq.reads_cache(); }
   bool continue_running(ScheduledBatch& batch);
   void admit_waiting(ScheduledBatch& batch);
   Admission try_admit(Sequence& seq, ScheduledBatch& batch);

@@ -15,7 +15,7 @@
 
 namespace octavo {
 
-enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError };
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kAbort, kError, kRepetition };
 
 struct Sequence {
   int64_t id = 0;
@@ -56,7 +56,18 @@ struct Sequence {
   }
 };
 
-// Appends a sampled token and decides whether it ends the sequence: eos, then stop ids, then length.
+// Whether the output ends in one pattern repeated often enough.
+inline bool repeats(std::span<const Token> output, const RepetitionDetection& config) {
+  for (int size = config.min_pattern_size; size <= config.max_pattern_size; ++size) {
+    const size_t n = static_cast<size_t>(size) * static_cast<size_t>(config.min_count);
+    if (n > output.size()) return false;
+    const std::span<const Token> tail = output.last(n);
+    if (std::equal(tail.begin() + size, tail.end(), tail.begin())) return true;
+  }
+  return false;
+}
+
+// Appends a sampled token and decides whether it ends the sequence: eos, then stop ids, then length, then repetition.
 inline void append_token(Sequence& seq, Token token, int max_model_len) {
   const SamplingConfig& config = seq.sampling;
   const auto has = [token](const std::vector<Token>& ids) {
@@ -74,7 +85,10 @@ inline void append_token(Sequence& seq, Token token, int max_model_len) {
       return;
     }
   }
-  if (seq.n_output() >= config.max_tokens || seq.n_tokens() >= max_model_len) seq.finish = FinishReason::kLength;
+  if (seq.n_output() >= config.max_tokens || seq.n_tokens() >= max_model_len)
+    seq.finish = FinishReason::kLength;
+  else if (repeats(seq.output(), config.repetition))
+    seq.finish = FinishReason::kRepetition;
 }
 
 // Brings block_hashes up to the full blocks of tokens.

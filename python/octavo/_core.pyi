@@ -1,7 +1,7 @@
 """The C++ core of octavo (bindings/)."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +92,10 @@ class LogprobsMode:
     processed_logprobs: LogprobsMode
     processed_logits: LogprobsMode
 
+class HostHook(Protocol):
+    def process_logits(self, sequence: int, logits: Any, prompt: list[int], output: list[int]) -> None: ...
+    def fill_masks(self, sequences: list[int], outputs: list[Any], masks: Any) -> None: ...
+
 class SamplingConfig:
     temperature: float
     top_p: float
@@ -117,6 +121,12 @@ class SamplingConfig:
     allowed_token_ids: list[int]
     bad_words: list[list[int]]
     host_hook: bool
+    host_mask: bool
+    logprob_token_ids: list[int]
+    prompt_logprob_token_ids: list[int]
+    prompt_logprob_start: int
+    skip_prefix_cache: bool
+    def set_repetition_detection(self, max_pattern_size: int, min_pattern_size: int, min_count: int) -> None: ...
 
 class SequenceView:
     id: int
@@ -184,9 +194,7 @@ class Engine:
         request: int,
     ) -> int: ...
     def remove(self, ids: Sequence[int]) -> None: ...
-    def run(
-        self, ids: Sequence[int], *, any_change: bool, seconds: float, hook: Callable[..., None] | None
-    ) -> None: ...
+    def run(self, ids: Sequence[int], *, any_change: bool, seconds: float, hook: HostHook | None) -> None: ...
     def updates(self, ids: Sequence[int]) -> list[SequenceView]: ...
     def stats(self) -> EngineStats: ...
     def reset_prefix_cache(self) -> None: ...

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from octavo import checks
+from octavo.admission import Admission, OnError
+from octavo.chat import (
+    ChatOptions,
+    Conversation,
+    choose_template,
+    render_conversations,
+    resolved_template,
+    split_conversations,
+)
 from octavo.engine_args import EngineArgs
-from octavo.errors import InvalidInputError, InvalidTypeError, OctavoError
-from octavo.inputs import ParsedPrompt, combine_errors, expand_params, parse_prompts
+from octavo.errors import InvalidInputError
+from octavo.inputs import combine_errors, parse_prompts
 from octavo.loading import load_model
 from octavo.outputs import RequestOutput
 from octavo.progress import ProgressBar, UseTqdm
 from octavo.requests import Request, RequestBuilder
 from octavo.results import OutputBuilder
 from octavo.runner import Runner
-from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from octavo.tokenization_options import TokenizationOptions
 from octavo.tokenizer.tokenizer import Tokenizer
 
-OnError = Literal["raise", "return"]
-Conversation = Sequence[Mapping[str, Any]]
+if TYPE_CHECKING:
+    from octavo.beam_search import BeamSearchOutput
 
 
 class LLM:
@@ -41,10 +50,11 @@ class LLM:
         named: dict[str, Any] = {} if model is None else {"model": str(model)}
         self.engine_args = EngineArgs(**named, **kwargs)
         if self.engine_args.chat_template is not None:
-            _resolved_template(self.engine_args.chat_template)  # a wrong one is reported before any work
+            resolved_template(self.engine_args.chat_template)  # a wrong one is reported before any work
         self._model = load_model(self.engine_args)
         self._builder = RequestBuilder(self._model, self.engine_args.max_logprobs, self.engine_args.logprobs_mode)
         self._runner = Runner(self._model, self._builder)
+        self._admission = Admission(self._builder, self._runner.next_id)
 
     @classmethod
     def from_engine_args(cls, engine_args: EngineArgs) -> LLM:
@@ -70,7 +80,9 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: UseTqdm = True,
+        lora_request: Any = None,
         priority: int | Sequence[int] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
     ) -> list[RequestOutput]:
         """Completes prompts; results come in the order of the prompts.
@@ -80,14 +92,18 @@ class LLM:
                 "prompt_token_ids".
             sampling_params: For all prompts, or one for each; the defaults where None.
             use_tqdm: Whether to show a progress bar, or what to make it with.
+            lora_request: Not supported; must be None.
             priority: For all prompts, or one for each; lower runs earlier under scheduling_policy "priority".
+            tokenization_kwargs: How texts become tokens: "add_special_tokens", "truncate_prompt_tokens" or
+                "max_length", and "truncation_side".
             on_error: "raise" refuses the whole call before any work when a prompt is bad; "return" runs the good
                 ones and gives the bad ones outputs with `error` set.
 
         Raises:
             InvalidTypeError, InvalidInputError: a prompt or its parameters cannot be used; every bad index is named.
         """
-        requests = self._requests(prompts, sampling_params, priority, on_error)
+        _refuse_lora(lora_request)
+        requests = self._requests(prompts, sampling_params, priority, on_error, tokenization_kwargs)
         return self._run_all(requests, use_tqdm, on_error)
 
     def stream(
@@ -96,11 +112,12 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         priority: int | Sequence[int] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
     ) -> Iterator[RequestOutput]:
         """Like `generate`, but yields partial outputs as tokens arrive; each holds everything so far, or what is new
         under output_kind DELTA. Closing the iterator ends its requests."""
-        requests = self._requests(prompts, sampling_params, priority, on_error)
+        requests = self._requests(prompts, sampling_params, priority, on_error, tokenization_kwargs)
         return self._stream(requests, on_error)
 
     def chat(
@@ -108,145 +125,128 @@ class LLM:
         messages: Conversation | Sequence[Conversation],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: UseTqdm = True,
-        *,
+        lora_request: Any = None,
         priority: int | Sequence[int] | None = None,
         chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        *,
         on_error: OnError = "raise",
     ) -> list[RequestOutput]:
         """Answers one conversation or many; `prompt` of each output is the text that the template made of it.
 
         Args:
             messages: A list of messages with "role" and "content", or a list of such lists.
-            chat_template: A Jinja template or a file that holds one; the LLM's or the model's where None.
+            chat_template: A Jinja template, a file that holds one, or the name of one of the model's; where None the
+                LLM's, else the model's own.
+            chat_template_content_format: Whether the template wants contents as text ("string") or as lists of parts
+                ("openai"); "auto" looks at the template.
             add_generation_prompt: End the text with the start of an answer.
-            continue_final_message: Let the model go on with the last message.
+            continue_final_message: Let the model go on with the last message; needs add_generation_prompt=False.
             tools: JSON schemas of functions the model may call.
             chat_template_kwargs: What else the template looks at.
+
+        The other arguments are those of `generate`; special tokens come from the template alone, unless
+        tokenization_kwargs has "add_special_tokens".
 
         Raises:
             InvalidTypeError, InvalidInputError: a conversation cannot be used, or there is no chat template.
         """
-        prompts, errors = self._render(
-            _conversations(messages),
+        _refuse_lora(lora_request)
+        options = ChatOptions(
             chat_template,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            **(chat_template_kwargs or {}),
+            chat_template_content_format,
+            add_generation_prompt,
+            continue_final_message,
+            tools,
+            {} if chat_template_kwargs is None else chat_template_kwargs,
         )
-        requests = self._build(prompts, errors, sampling_params, priority, on_error, add_special_tokens=False)
+        requests = self._chat_requests(messages, options, sampling_params, priority, on_error, tokenization_kwargs)
         return self._run_all(requests, use_tqdm, on_error)
 
     def stream_chat(
         self,
-        messages: Conversation,
-        sampling_params: SamplingParams | None = None,
+        messages: Conversation | Sequence[Conversation],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        priority: int | Sequence[int] | None = None,
         chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        on_error: OnError = "raise",
     ) -> Iterator[RequestOutput]:
-        """Answers one conversation, yielding partial outputs as tokens arrive."""
-        prompts, errors = self._render(_conversations(messages), chat_template)
-        requests = self._build(prompts, errors, sampling_params, None, "raise", add_special_tokens=False)
-        return self._stream(requests, "raise")
+        """Like `chat`, but yields partial outputs as tokens arrive, as `stream` does."""
+        options = ChatOptions(
+            chat_template,
+            chat_template_content_format,
+            add_generation_prompt,
+            continue_final_message,
+            tools,
+            {} if chat_template_kwargs is None else chat_template_kwargs,
+        )
+        requests = self._chat_requests(messages, options, sampling_params, priority, on_error, tokenization_kwargs)
+        return self._stream(requests, on_error)
+
+    def beam_search(
+        self,
+        prompts: Any,
+        params: BeamSearchParams,
+        lora_request: Any = None,
+        use_tqdm: UseTqdm = False,
+        concurrency_limit: int | None = None,
+    ) -> list[BeamSearchOutput]:
+        """The most likely continuations of prompts, as far as a beam of `params.beam_width` sees them.
+
+        Args:
+            prompts: As those of `generate`.
+            concurrency_limit: Prompts that are searched at the same time; None searches all.
+
+        Raises:
+            InvalidTypeError, InvalidInputError: a prompt or the parameters cannot be used; every bad index is named.
+        """
+        from octavo.beam_search import BeamSearch
+
+        _refuse_lora(lora_request)
+        return BeamSearch(self, params, use_tqdm, concurrency_limit).run(prompts)
 
     def reset_prefix_cache(self) -> bool:
         """Forgets all cached prefixes."""
         self._model.core.reset_prefix_cache()
         return True
 
-    def _render(
-        self, conversations: Sequence[Conversation], template: str | None, **options: Any
-    ) -> tuple[list[ParsedPrompt | None], dict[int, OctavoError]]:
-        from octavo.tokenizer.chat_template import render_chat
-
-        tokenizer = self.get_tokenizer()
-        text = self._template(template, tokenizer, bool(options.get("tools")))
-        prompts: list[ParsedPrompt | None] = []
-        errors: dict[int, OctavoError] = {}
-        special: dict[str, Any] = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
-        for index, conversation in enumerate(conversations):
-            try:
-                rendered = checks.text("its text", render_chat(text, conversation, **special, **options))
-                prompts.append(ParsedPrompt(text=rendered))
-            except OctavoError as error:
-                prompts.append(None)
-                errors[index] = type(error)(f"conversation {index}: {error}")
-        return prompts, errors
-
-    def _template(self, given: str | None, tokenizer: Tokenizer, with_tools: bool) -> str:
-        """The chat template to use: the call's, the LLM's, then the model's own."""
-        chosen = given if given is not None else self.engine_args.chat_template
-        if chosen is not None:
-            return _resolved_template(chosen)
-        own = tokenizer.chat_template
-        if isinstance(own, dict):
-            own = own.get("tool_use") if with_tools and "tool_use" in own else own.get("default")
-        if own is None:
-            raise InvalidInputError("This model has no chat template; give one by chat_template.")
-        return own
-
-    def _requests(self, prompts: Any, params: Any, priority: Any, on_error: OnError) -> list[Request]:
+    def _requests(
+        self, prompts: Any, params: Any, priority: Any, on_error: OnError, tokenization: Mapping[str, Any] | None = None
+    ) -> list[Request]:
+        options = TokenizationOptions.of(tokenization, add_special_tokens=True)
         parsed, errors = parse_prompts(prompts)
-        return self._build(parsed, errors, params, priority, on_error, add_special_tokens=True)
+        params = self.get_default_sampling_params() if params is None else params
+        return self._admission.requests(parsed, errors, params, priority, on_error, options)
 
-    def _build(
+    def _chat_requests(
         self,
-        prompts: Sequence[ParsedPrompt | None],
-        errors: dict[int, OctavoError],
+        messages: Any,
+        chat: ChatOptions,
         params: Any,
         priority: Any,
         on_error: OnError,
-        *,
-        add_special_tokens: bool,
+        tokenization: Mapping[str, Any] | None,
     ) -> list[Request]:
-        if on_error not in ("raise", "return"):
-            raise InvalidInputError(f"on_error must be 'raise' or 'return', got {on_error!r}.")
-        n = len(prompts)
-        all_params = expand_params(self.get_default_sampling_params() if params is None else params, n, "params")
-        priorities = expand_params(0 if priority is None else priority, n, "priority")
-        texts = {
-            i: prompt.text
-            for i, prompt in enumerate(prompts)
-            if prompt is not None and prompt.token_ids is None and prompt.text is not None
-        }
-        encoded = self._builder.encode(texts, add_special_tokens)
-        requests = []
-        for i, prompt in enumerate(prompts):
-            try:
-                requests.append(self._request(i, prompt, errors.get(i), encoded.get(i), all_params[i], priorities[i]))
-            except OctavoError as error:
-                errors[i] = error
-                text = prompt.text if prompt is not None else None
-                requests.append(Request(str(self._runner.next_id()), text, [], SamplingParams(), error=error))
-        if errors and on_error == "raise":
-            raise combine_errors(errors)
-        return requests
-
-    def _request(
-        self,
-        index: int,
-        prompt: ParsedPrompt | None,
-        error: OctavoError | None,
-        encoded: Any,
-        params: Any,
-        priority: Any,
-    ) -> Request:
-        if error is not None:
-            raise error
-        assert prompt is not None
-        if not isinstance(params, SamplingParams):
-            raise InvalidTypeError(
-                f"The parameters of prompt {index} must be SamplingParams, not {type(params).__name__}."
-            )
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise InvalidTypeError(f"The priority of prompt {index} must be an integer, not {priority!r}.")
-        checked = self._builder.checked_params(index, params)
-        token_ids = self._builder.token_ids(index, prompt, encoded, checked)
-        return Request(str(self._runner.next_id()), prompt.text, token_ids, checked, priority, prompt.cache_salt)
+        options = TokenizationOptions.of(tokenization, add_special_tokens=False)
+        tokenizer = self.get_tokenizer()
+        template = choose_template(
+            chat.chat_template, self.engine_args.chat_template, tokenizer, with_tools=bool(chat.tools)
+        )
+        prompts, errors = render_conversations(tokenizer, template, split_conversations(messages), chat)
+        params = self.get_default_sampling_params() if params is None else params
+        return self._admission.requests(prompts, errors, params, priority, on_error, options)
 
     def _output_builder(self) -> OutputBuilder:
         return OutputBuilder(self._model.tokenizer, with_metrics=not self.engine_args.disable_log_stats)
@@ -273,7 +273,7 @@ class LLM:
         runnable = [request for request in requests if request.error is None]
         for request in self._runner.run(runnable, every_change=True):
             _raise_failed([request], on_error)
-            if request.finished or request.params.output_kind is not RequestOutputKind.FINAL_ONLY:
+            if build.is_due(request):
                 yield build.build(request)
 
 
@@ -284,20 +284,6 @@ def _raise_failed(requests: Iterable[Request], on_error: OnError) -> None:
         raise combine_errors({int(request.id): request.error for request in failed if request.error is not None})
 
 
-def _resolved_template(given: str) -> str:
-    from octavo.tokenizer.chat_template import resolve_chat_template
-
-    return resolve_chat_template(given)
-
-
-def _conversations(messages: Any) -> list[Conversation]:
-    """One conversation (a list of messages) or many, as many."""
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
-        raise InvalidTypeError(f"chat takes a list of messages or a list of such lists, not {type(messages).__name__}.")
-    items = list(messages)
-    if items and isinstance(items[0], Mapping):
-        return [items]
-    for index, item in enumerate(items):
-        if isinstance(item, (str, bytes, Mapping)) or not isinstance(item, Iterable):
-            raise InvalidTypeError(f"conversation {index} must be a list of messages, not {type(item).__name__}.")
-    return [list(item) for item in items]
+def _refuse_lora(lora_request: object) -> None:
+    if lora_request is not None:
+        raise InvalidInputError("octavo does not run LoRA adapters; merge the adapter into the model first.")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from octavo.errors import OctavoError
+from octavo.logprobs import FlatLogprobs, Logprob, PromptLogprobs, SampleLogprobs
 from octavo.pooling_outputs import (
     ClassificationOutput,
     ClassificationRequestOutput,
@@ -31,6 +32,7 @@ __all__ = [
     "CompletionOutput",
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
+    "FlatLogprobs",
     "Logprob",
     "PoolingOutput",
     "PoolingRequestOutput",
@@ -45,28 +47,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Logprob:
-    """The log probability of one token at one position.
-
-    Attributes:
-        logprob: Natural logarithm of the probability.
-        rank: 1 for the most likely token of the position.
-        decoded_token: The token's text; None when the request is not detokenized.
-    """
-
-    logprob: float
-    rank: int | None = None
-    decoded_token: str | None = None
-
-
-SampleLogprobs = list[dict[int, Logprob]]
-"""For each output token: token id -> Logprob."""
-
-PromptLogprobs = list[dict[int, Logprob] | None]
-"""For each prompt token: token id -> Logprob; None for the first, which nothing precedes."""
-
-
 @dataclass(repr=False)
 class CompletionOutput:
     """One sample of a request.
@@ -77,8 +57,9 @@ class CompletionOutput:
         token_ids: Generated token ids; a final end-of-sequence or stop token is included.
         cumulative_logprob: Sum of the log probabilities of token_ids; None when logprobs were not asked for.
         logprobs: Log probabilities of each output token; None when not asked for.
-        finish_reason: "stop", "length", "abort" or "error"; None while the sample is unfinished.
-        stop_reason: The stop string or stop token id that ended the sample; None for any other end.
+        finish_reason: "stop", "length", "repetition", "abort" or "error"; None while the sample is unfinished.
+        stop_reason: The stop string or stop token id that ended the sample, or "repetition_detected"; None for any
+            other end.
 
     The remaining fields describe features octavo does not have and stay None.
     """
@@ -105,7 +86,8 @@ class CompletionOutput:
         self.text += later.text
         self.token_ids = [*self.token_ids, *later.token_ids]
         if later.logprobs:
-            self.logprobs = [*(self.logprobs or ()), *later.logprobs]
+            both = [*(self.logprobs or ()), *later.logprobs]
+            self.logprobs = FlatLogprobs.of(both) if isinstance(later.logprobs, FlatLogprobs) else both
         self.cumulative_logprob = later.cumulative_logprob
         self.finish_reason = later.finish_reason
         self.stop_reason = later.stop_reason
@@ -151,6 +133,7 @@ class RequestOutput:
         outputs: The samples, by index.
         finished: Whether every sample is complete.
         metrics: When the request did what; None unless statistics are on.
+        prompt_token_id_logprobs: The same for the tokens that prompt_logprob_token_ids names; None when it names none.
         num_cached_tokens: Prompt tokens that were found in the prefix cache.
         error: Why the request failed; None when it did not.
 

@@ -20,7 +20,7 @@ class ProgressBar:
         self._input = 0
         self._output = 0
         if use_tqdm:
-            self._bar = _factory(use_tqdm)(
+            self._bar = progress_factory(use_tqdm)(
                 total=total, desc="Processed prompts", dynamic_ncols=True, postfix=_postfix(0.0, 0.0)
             )
 
@@ -40,7 +40,8 @@ class ProgressBar:
             self._bar.close()
 
 
-def _factory(use_tqdm: UseTqdm) -> Callable[..., Any]:
+def progress_factory(use_tqdm: UseTqdm) -> Callable[..., Any]:
+    """What makes a bar: the caller's own, or tqdm."""
     if callable(use_tqdm):
         return use_tqdm
     from tqdm import tqdm

@@ -9,9 +9,11 @@ from typing import Any
 
 from octavo import _core
 from octavo.errors import InvalidInputError, OctavoError
+from octavo.grammars import Grammars
 from octavo.inputs import ParsedPrompt
 from octavo.loading import LoadedModel
-from octavo.sampling_params import SamplingParams
+from octavo.sampling_params import RepetitionDetectionParams, SamplingParams
+from octavo.tokenization_options import TokenizationOptions
 
 
 @dataclass
@@ -22,6 +24,7 @@ class Request:
         arrival_time: Unix time in seconds.
         sequences: The core's ids of its samples, by child number; empty before it is added.
         views: The latest view of each sample.
+        processed_logprobs: Report log probabilities after the logits were processed, whatever the LLM reports.
     """
 
     id: str
@@ -34,6 +37,7 @@ class Request:
     arrival_time: float = field(default_factory=time.time)
     sequences: list[int] = field(default_factory=list)
     views: list[Any] = field(default_factory=list)
+    processed_logprobs: bool = False
 
     @property
     def finished(self) -> bool:
@@ -50,6 +54,7 @@ class RequestBuilder:
         self._model = model
         self._max_logprobs = max_logprobs
         self._mode = getattr(_core.LogprobsMode, logprobs_mode)
+        self.grammars = Grammars(model.tokenizer, model.vocab_size, model.eos_token_ids, model.n_threads)
 
     def encode(self, prompts: Mapping[int, str], add_special_tokens: bool) -> dict[int, list[int] | OctavoError]:
         """Token ids of each text, or the error it causes."""
@@ -65,12 +70,14 @@ class RequestBuilder:
                 encoded[index] = type(error)(f"prompt {index}: {error}")
         return encoded
 
-    def token_ids(self, index: int, prompt: ParsedPrompt, encoded: Any, params: SamplingParams) -> list[int]:
+    def token_ids(
+        self, index: int, prompt: ParsedPrompt, encoded: Any, params: SamplingParams, options: TokenizationOptions
+    ) -> list[int]:
         """The prompt's final token ids: truncated where asked, and checked against the model."""
         if isinstance(encoded, OctavoError):
             raise encoded
         ids = prompt.token_ids if prompt.token_ids is not None else encoded
-        ids = _truncated(ids, params.truncate_prompt_tokens, self._model.max_model_len)
+        ids = options.for_request(params.truncate_prompt_tokens).truncated(ids, self._model.max_model_len - 1)
         self._check_ids(index, ids)
         return list(ids)
 
@@ -95,18 +102,21 @@ class RequestBuilder:
         try:
             checked = params.normalized()
             checked.validate_for_model(vocab_size=self._model.vocab_size, max_logprobs=self._max_logprobs)
+            if checked.grammar is not None:
+                self.grammars.check(checked.grammar)
         except OctavoError as error:
             raise type(error)(f"sampling parameters of prompt {index}: {error}") from None
         if self._model.tokenizer is None:
             checked.detokenize = False
         return checked
 
-    def sampling_config(self, params: SamplingParams, n_prompt: int) -> Any:
-        """The core's form of normalised parameters."""
+    def sampling_config(self, request: Request) -> Any:
+        """The core's form of a request's normalised parameters."""
+        params = request.params
         config = _core.SamplingConfig()
         for name in _SAME_NAMES:
             setattr(config, name, getattr(params, name))
-        room = self._model.max_model_len - n_prompt
+        room = self._model.max_model_len - len(request.token_ids)
         config.max_tokens = min(self._model.defaults.capped(params.max_tokens) or room, room)
         config.min_tokens = min(params.min_tokens, config.max_tokens)
         config.seed = None if params.seed is None else params.seed % (1 << 64)
@@ -117,8 +127,27 @@ class RequestBuilder:
         config.allowed_token_ids = list(params.allowed_token_ids or ())
         config.bad_words = self._bad_word_ids(params)
         config.host_hook = bool(params.logits_processors)
-        config.logprobs_mode = self._mode
+        config.host_mask = params.grammar is not None
+        config.skip_prefix_cache = bool(params.skip_reading_prefix_cache)
+        if (detection := params.repetition_detection) is not None:
+            assert isinstance(detection, RepetitionDetectionParams)
+            config.set_repetition_detection(
+                detection.max_pattern_size, max(detection.min_pattern_size, 1), detection.min_count
+            )
+        self._set_logprobs(config, params)
+        if request.processed_logprobs:
+            config.logprobs_mode = _core.LogprobsMode.processed_logprobs
         return config
+
+    def _set_logprobs(self, config: Any, params: SamplingParams) -> None:
+        """What is to be reported; tokens asked for by name come with the chosen one."""
+        config.logprobs_mode = self._mode
+        config.prompt_logprob_start = params.prompt_logprob_start
+        for name in ("logprob", "prompt_logprob"):
+            named = list(getattr(params, f"{name}_token_ids") or ())
+            count = getattr(params, f"{name}s")
+            setattr(config, f"{name}_token_ids", named)
+            setattr(config, f"{name}s", 0 if named and count is None else count)
 
     def _bad_word_ids(self, params: SamplingParams) -> list[list[int]]:
         """Each word as it is tokenised alone and after a space, where that is another first token."""
@@ -146,13 +175,4 @@ _SAME_NAMES = (
     "include_stop_str_in_output",
     "detokenize",
     "skip_special_tokens",
-    "logprobs",
-    "prompt_logprobs",
 )
-
-
-def _truncated(ids: list[int], limit: int | None, max_model_len: int) -> list[int]:
-    """The last ``limit`` ids; -1 keeps what leaves room for one output token."""
-    if limit is None:
-        return ids
-    return ids[-(max_model_len - 1 if limit == -1 else limit) :]

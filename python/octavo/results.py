@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from octavo.outputs import CompletionOutput, Logprob, RequestOutput, RequestStateStats
+from octavo.logprobs import FlatLogprobs, Logprob
+from octavo.outputs import CompletionOutput, RequestOutput, RequestStateStats
 from octavo.requests import Request
 from octavo.sampling_params import RequestOutputKind
 from octavo.tokenizer.tokenizer import Tokenizer
@@ -16,19 +18,34 @@ class OutputBuilder:
     def __init__(self, tokenizer: Tokenizer | None, *, with_metrics: bool) -> None:
         self._tokenizer = tokenizer
         self._with_metrics = with_metrics
+        self._given: dict[str, int] = {}  # tokens of a streamed request in its last output
         self._seen: dict[tuple[str, int], tuple[int, int]] = {}  # what a delta has given of each sample
+
+    def is_due(self, request: Request) -> bool:
+        """Whether a streamed request has an output to give now: at its first token, its end, and by its interval."""
+        if request.finished:
+            return True
+        if request.params.output_kind is RequestOutputKind.FINAL_ONLY:
+            return False
+        n_tokens = sum(len(view.output) for view in request.views if view is not None)
+        n_given = self._given.get(request.id, 0)
+        if n_given and n_tokens - n_given < (request.params.stream_interval or 1):
+            return False
+        self._given[request.id] = n_tokens
+        return True
 
     def build(self, request: Request) -> RequestOutput:
         """All that is known of a request now, or what is new since last time where it asks for deltas."""
+        with_top = request.params.prompt_logprobs is not None
+        with_named = request.params.prompt_logprob_token_ids is not None
         first = request.views[0] if request.views else None
-        prompt_logprobs = None
-        if first is not None and request.params.prompt_logprobs is not None and first.finish_reason:
-            prompt_logprobs = [self._logprobs(row, request) if row else None for row in first.prompt_logprobs]
+        prompt_rows = first.prompt_logprobs if first is not None and first.finish_reason else None
         return RequestOutput(
             request_id=request.id,
             prompt=request.prompt,
             prompt_token_ids=request.token_ids,
-            prompt_logprobs=prompt_logprobs,
+            prompt_logprobs=self._of_prompt(prompt_rows, self._logprobs, request) if with_top else None,
+            prompt_token_id_logprobs=self._of_prompt(prompt_rows, self._named, request) if with_named else None,
             outputs=[self._completion(request, i, view) for i, view in enumerate(request.views) if view is not None],
             finished=request.finished,
             metrics=_metrics(request) if self._with_metrics and first is not None else None,
@@ -39,8 +56,8 @@ class OutputBuilder:
     def _completion(self, request: Request, index: int, view: Any) -> CompletionOutput:
         token_ids, text = view.output, view.text
         logprobs = None
-        if request.params.logprobs is not None:
-            logprobs = [self._logprobs(row, request) for row in view.logprobs]
+        if request.params.logprobs is not None or request.params.logprob_token_ids is not None:
+            logprobs = [self._with_named(row, request) for row in view.logprobs]
         chosen = None if logprobs is None else sum(row[i].logprob for row, i in zip(logprobs, token_ids, strict=True))
         if request.params.output_kind is RequestOutputKind.DELTA:
             n_tokens, n_chars = self._seen.get((request.id, index), (0, 0))
@@ -52,14 +69,25 @@ class OutputBuilder:
             text=text,
             token_ids=token_ids,
             cumulative_logprob=chosen,
-            logprobs=logprobs,
+            logprobs=_shaped(logprobs, request),
             finish_reason=view.finish_reason,
             stop_reason=_stop_reason(request, view),
         )
 
+    def _of_prompt(self, rows: Any, entries: Callable[[Any, Request], Any], request: Request) -> Any:
+        return None if rows is None else _shaped([entries(row, request) if row else None for row in rows], request)
+
+    def _named(self, row: Any, request: Request) -> dict[int, Logprob]:
+        named = row[5]
+        decoded = self._token_texts([token for token, _, _ in named] if request.params.detokenize else [])
+        return {token: Logprob(value, rank, decoded.get(token)) for token, value, rank in named}
+
+    def _with_named(self, row: Any, request: Request) -> dict[int, Logprob]:
+        return {**self._logprobs(row, request), **(self._named(row, request) if row[5] else {})}
+
     def _logprobs(self, row: Any, request: Request) -> dict[int, Logprob]:
         """Token id -> Logprob: the chosen token and the most likely ones, whose ranks follow their order."""
-        chosen, value, rank, ids, values = row
+        chosen, value, rank, ids, values, _ = row
         decoded = self._token_texts([chosen, *ids.tolist()] if request.params.detokenize else [])
         entries = {chosen: Logprob(value, rank, decoded.get(chosen))}
         top = values.tolist()
@@ -76,10 +104,17 @@ class OutputBuilder:
         return {i: self._tokenizer.decode([i], skip_special_tokens=False) for i in ids if i < known}
 
 
+def _shaped(rows: Any, request: Request) -> Any:
+    """Log probabilities in the shape that the request asks for."""
+    return FlatLogprobs.of(rows) if rows is not None and request.params.flat_logprobs else rows
+
+
 def _stop_reason(request: Request, view: Any) -> int | str | None:
     if view.stop_string >= 0:
         stop: str = list(request.params.stop or ())[view.stop_string]
         return stop
+    if view.finish_reason == "repetition":
+        return "repetition_detected"
     return view.stop_token if view.stop_token >= 0 else None
 
 

@@ -1,16 +1,12 @@
-"""Drives requests through the core: admission, steps, results as they come, and the logits processors' hook."""
+"""Drives requests through the core: admission, steps, and results as they come."""
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterator, Sequence
 
 from octavo.errors import InvalidInputError
+from octavo.host_hook import HostHook
 from octavo.loading import LoadedModel
 from octavo.requests import Request, RequestBuilder
 from octavo.tokenizer.token_table import token_table
@@ -25,7 +21,7 @@ class Runner:
     def __init__(self, model: LoadedModel, builder: RequestBuilder) -> None:
         self._model = model
         self._builder = builder
-        self._owners: dict[int, Request] = {}  # by sequence, of requests with logits processors
+        self._hook = HostHook(builder.grammars)
         self._lock = threading.Lock()
         self._n_requests = 0
         self._has_table = False
@@ -48,7 +44,7 @@ class Runner:
             waiting = dict.fromkeys(owner)
             while waiting:
                 ids = list(waiting)
-                self._model.core.run(ids, any_change=every_change, seconds=seconds, hook=self._process_logits)
+                self._model.core.run(ids, any_change=every_change, seconds=seconds, hook=self._hook)
                 yield from self._changed(ids, owner, waiting, every_change)
         finally:
             self._forget([seq for request in requests for seq in request.sequences])
@@ -73,22 +69,23 @@ class Runner:
         if any(request.params.detokenize for request in requests):
             self._give_token_table()
         for request in requests:
-            config = self._builder.sampling_config(request.params, len(request.token_ids))
+            config = self._builder.sampling_config(request)
             number = int(request.id)
             for child in range(request.params.n):
                 if child > 0:
                     config.prompt_logprobs = None
-                sequence = self._model.core.add(
-                    request.token_ids,
-                    config,
-                    priority=request.priority,
-                    cache_salt=request.cache_salt or "",
-                    request=number,
-                    child=child,
-                )
-                request.sequences.append(sequence)
-                if request.params.logits_processors:
-                    self._owners[sequence] = request
+                with self._hook.lock:  # another thread may run the sequence before the hook knows it
+                    sequence = self._model.core.add(
+                        request.token_ids,
+                        config,
+                        priority=request.priority,
+                        cache_salt=request.cache_salt or "",
+                        request=number,
+                        child=child,
+                    )
+                    request.sequences.append(sequence)
+                    if config.host_hook or config.host_mask:
+                        self._hook.add(sequence, request)
             request.views = [None] * request.params.n
 
     def _give_token_table(self) -> None:
@@ -107,35 +104,4 @@ class Runner:
 
     def _forget(self, sequences: list[int]) -> None:
         self._model.core.remove(sequences)
-        for sequence in sequences:
-            self._owners.pop(sequence, None)
-
-    def _process_logits(
-        self, sequence: int, logits: npt.NDArray[np.float32], prompt: list[int], output: list[int]
-    ) -> None:
-        """Lets a request's processors change its row; a processor that fails ends its own request only."""
-        request = self._owners.get(sequence)
-        if request is None or request.error is not None:
-            return
-        try:
-            for processor in request.params.logits_processors or ():
-                _apply(processor, logits, prompt, output)
-        except Exception as error:  # the caller's code may raise anything
-            request.error = InvalidInputError(
-                f"A logits processor of request {request.id} failed ({type(error).__name__}: {error}); mend it."
-            )
-            logits.fill(np.nan)
-
-
-def _apply(
-    processor: Callable[..., Any], logits: npt.NDArray[np.float32], prompt: list[int], output: list[int]
-) -> None:
-    """Calls f(output, logits) or f(prompt, output, logits); what it returns replaces the row."""
-    takes_prompt = len(inspect.signature(processor).parameters) == 3
-    result = processor(prompt, output, logits) if takes_prompt else processor(output, logits)
-    if result is None or result is logits:
-        return
-    values = np.asarray(result, dtype=np.float32)
-    if values.shape != logits.shape:
-        raise InvalidInputError(f"it returned the shape {values.shape}, expected {logits.shape}")
-    logits[:] = values
+        self._hook.forget(sequences)

@@ -10,6 +10,7 @@ from octavo.errors import InvalidInputError, InvalidTypeError
 
 LOGIT_BIAS_LIMIT = 100.0
 _SEED_LIMIT = 2**63
+_MOST_NAMED_IDS = 128
 
 
 def positive(name: str, value: object, maximum: float | None = None) -> float:
@@ -35,6 +36,16 @@ def logprob_count(name: str, value: object) -> int | None:
     if isinstance(number, bool):
         return 1 if number else None
     return None if number is None else checks.whole_number(name, number, -1)
+
+
+def named_ids(name: str, value: object) -> list[int] | None:
+    """At most 128 token ids, or None."""
+    if value is None:
+        return None
+    ids = checks.token_ids(name, value)
+    if not 1 <= len(ids) <= _MOST_NAMED_IDS:
+        raise InvalidInputError(f"{name} must name 1 to {_MOST_NAMED_IDS} token ids, got {len(ids)}.")
+    return ids
 
 
 def truncation(value: object) -> int | None:

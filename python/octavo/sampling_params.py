@@ -10,7 +10,20 @@ from enum import Enum
 from typing import Any
 
 from octavo import checks, sampling_checks
+from octavo.beam_search_params import BeamSearchParams
 from octavo.errors import InvalidInputError, InvalidTypeError
+from octavo.repetition import RepetitionDetectionParams
+from octavo.structured_outputs import GuidedDecodingParams, StructuredOutputsParams, as_structured_outputs
+
+__all__ = [
+    "BeamSearchParams",
+    "GuidedDecodingParams",
+    "LogitsProcessor",
+    "RepetitionDetectionParams",
+    "RequestOutputKind",
+    "SamplingParams",
+    "StructuredOutputsParams",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +37,21 @@ MAX_N = 16384
 _REMOVED = {
     "best_of": "SamplingParams has no argument 'best_of'; ask for n samples and keep those with the highest "
     "cumulative_logprob.",
+    "thinking_token_budget": "octavo does not limit thinking tokens apart from the others; use max_tokens instead.",
+    "watermarking": "octavo does not watermark its outputs; leave watermarking out.",
+    "skip_clone": "octavo copies parameters itself; leave skip_clone out.",
+    "routed_experts_prompt_start": "octavo does not return routed experts; leave routed_experts_prompt_start out.",
+    "trace_decode_token_ids": "trace_decode_token_ids is for servers; leave it out.",
 }
+
+
+_TOKEN_ID_FIELDS = (
+    "stop_token_ids",
+    "allowed_token_ids",
+    "logit_bias",
+    "logprob_token_ids",
+    "prompt_logprob_token_ids",
+)
 
 
 class RequestOutputKind(Enum):
@@ -69,6 +96,16 @@ class SamplingParams:
         logit_bias: Added to the logits of the given token ids.
         allowed_token_ids: Only these token ids may be generated.
         bad_words: Words that must not be generated.
+        prompt_logprob_start: First position of the prompt whose log probabilities are wanted.
+        logprob_token_ids: Token ids, 128 at most, whose log probabilities are returned for each output token.
+        prompt_logprob_token_ids: The same for each token of the prompt, in `prompt_token_id_logprobs` of the output.
+        flat_logprobs: Return log probabilities as FlatLogprobs, which are light on memory, instead of lists of dicts.
+        stream_interval: Tokens between two outputs when outputs are streamed; None gives one for each.
+        structured_outputs: The form that the text must have.
+        guided_decoding: The older name of structured_outputs.
+        extra_args: What custom code finds in the parameters; octavo does not look at it.
+        skip_reading_prefix_cache: Compute the whole prompt; None does so where prompt_logprobs are asked for.
+        repetition_detection: End outputs that repeat themselves.
         logits_processors: Callables that change the logits of this request before sampling.
         truncate_prompt_tokens: Keep only this many tokens at the end of the prompt; -1 keeps what the model can take.
     """
@@ -94,9 +131,19 @@ class SamplingParams:
     spaces_between_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
+    prompt_logprob_start: int = 0
+    prompt_logprob_token_ids: Sequence[int] | None = None
+    logprob_token_ids: Sequence[int] | None = None
+    flat_logprobs: bool = False
+    stream_interval: int | None = None
+    structured_outputs: StructuredOutputsParams | Mapping[str, Any] | None = None
+    guided_decoding: StructuredOutputsParams | Mapping[str, Any] | None = None
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
+    extra_args: Mapping[str, Any] | None = None
+    skip_reading_prefix_cache: bool | None = None
+    repetition_detection: RepetitionDetectionParams | Mapping[str, int] | None = None
     logits_processors: Sequence[LogitsProcessor] | None = None
     truncate_prompt_tokens: int | None = None
 
@@ -116,13 +163,20 @@ class SamplingParams:
         """Whether the most likely token is always taken."""
         return self.temperature < GREEDY_TEMPERATURE
 
+    @property
+    def grammar(self) -> StructuredOutputsParams | None:
+        """What structured_outputs or guided_decoding ask for, once validated."""
+        form = self.structured_outputs if self.structured_outputs is not None else self.guided_decoding
+        assert form is None or isinstance(form, StructuredOutputsParams)
+        return form
+
     def clone(self) -> SamplingParams:
         """A copy that shares no list or dict with this one; logits processors themselves are shared."""
         other = copy.copy(self)
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, (list, dict)):
-                setattr(other, field.name, value.copy())
+            if isinstance(value, (list, dict, StructuredOutputsParams, RepetitionDetectionParams)):
+                setattr(other, field.name, copy.copy(value))
         return other
 
     def normalized(self) -> SamplingParams:
@@ -141,6 +195,7 @@ class SamplingParams:
         self._validate_flags()
         self._validate_stops()
         self._validate_constraints()
+        self._validate_form()
 
     def validate_for_model(self, *, vocab_size: int, max_logprobs: int) -> None:
         """Checks what depends on the model: ids below `vocab_size`, at most `max_logprobs` (-1: all) log probs."""
@@ -152,7 +207,7 @@ class SamplingParams:
                     f"{name}={asked} asks for more than max_logprobs={max_logprobs} allows; ask for fewer or create "
                     "the LLM with a larger max_logprobs (-1 sets no limit)."
                 )
-        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        for name in _TOKEN_ID_FIELDS:
             outside = [token for token in getattr(self, name) or () if token >= vocab_size]
             if outside:
                 raise InvalidInputError(
@@ -186,6 +241,13 @@ class SamplingParams:
         self.seed = sampling_checks.seed(self.seed)
         self.logprobs = sampling_checks.logprob_count("logprobs", self.logprobs)
         self.prompt_logprobs = sampling_checks.logprob_count("prompt_logprobs", self.prompt_logprobs)
+        self.prompt_logprob_start = checks.whole_number("prompt_logprob_start", self.prompt_logprob_start, 0)
+        self.logprob_token_ids = sampling_checks.named_ids("logprob_token_ids", self.logprob_token_ids)
+        self.prompt_logprob_token_ids = sampling_checks.named_ids(
+            "prompt_logprob_token_ids", self.prompt_logprob_token_ids
+        )
+        if self.stream_interval is not None:
+            self.stream_interval = checks.whole_number("stream_interval", self.stream_interval, 1)
         self.truncate_prompt_tokens = sampling_checks.truncation(self.truncate_prompt_tokens)
 
     def _validate_flags(self) -> None:
@@ -195,8 +257,11 @@ class SamplingParams:
             "skip_special_tokens",
             "spaces_between_special_tokens",
             "include_stop_str_in_output",
+            "flat_logprobs",
         ):
             setattr(self, name, checks.boolean(name, getattr(self, name)))
+        if self.skip_reading_prefix_cache is not None:
+            self.skip_reading_prefix_cache = checks.boolean("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         if not isinstance(self.output_kind, RequestOutputKind):
             raise InvalidTypeError(f"output_kind must be a RequestOutputKind, got {checks.shown(self.output_kind)}.")
 
@@ -218,38 +283,14 @@ class SamplingParams:
                 raise InvalidInputError("allowed_token_ids must name at least one token id; use None to allow all.")
         if self.logits_processors is not None:
             self.logits_processors = sampling_checks.callables("logits_processors", self.logits_processors)
+        if self.extra_args is not None and not isinstance(self.extra_args, Mapping):
+            raise InvalidTypeError(f"extra_args must be a dict, got {checks.shown(self.extra_args)}.")
+        self.repetition_detection = RepetitionDetectionParams.of(self.repetition_detection)
 
-
-@dataclass
-class BeamSearchParams:
-    """Parameters of a beam search.
-
-    Attributes:
-        beam_width: Beams kept at every step, >= 1.
-        max_tokens: Most tokens to generate, >= 1.
-        ignore_eos: Go on after the model's end-of-sequence token.
-        temperature: Divides the logits before the beams are scored, 0 to 2; 0 leaves them as they are.
-        length_penalty: A beam's score is its log probability divided by its length to this power.
-        include_stop_str_in_output: Keep the text of the end-of-sequence token.
-        skip_special_tokens: Leave special tokens out of the text.
-        allowed_token_ids: Only these token ids may be generated.
-    """
-
-    beam_width: int
-    max_tokens: int
-    ignore_eos: bool = False
-    temperature: float = 0.0
-    length_penalty: float = 1.0
-    include_stop_str_in_output: bool = False
-    skip_special_tokens: bool = True
-    allowed_token_ids: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        self.beam_width = checks.whole_number("beam_width", self.beam_width, 1)
-        self.max_tokens = checks.whole_number("max_tokens", self.max_tokens, 1)
-        self.temperature = checks.real_number("temperature", self.temperature, 0, 2)
-        self.length_penalty = checks.real_number("length_penalty", self.length_penalty)
-        for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
-            setattr(self, name, checks.boolean(name, getattr(self, name)))
-        if self.allowed_token_ids is not None:
-            self.allowed_token_ids = checks.token_ids("allowed_token_ids", self.allowed_token_ids)
+    def _validate_form(self) -> None:
+        self.structured_outputs = as_structured_outputs("structured_outputs", self.structured_outputs)
+        self.guided_decoding = as_structured_outputs("guided_decoding", self.guided_decoding)
+        if self.structured_outputs is not None and self.guided_decoding is not None:
+            raise InvalidInputError(
+                "guided_decoding is the older name of structured_outputs; set only structured_outputs."
+            )

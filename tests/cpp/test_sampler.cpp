@@ -421,7 +421,7 @@ TEST_CASE("sampler: the four logprobs modes") {
   SampledToken out;
   SamplerScratch scratch;
   c.config.logprobs_mode = LogprobsMode::kRawLogits;
-  sample_row(out, row.data(), 4, c.config, {}, c.noise, kTable, scratch, raw.data());
+  sample_row(out, row.data(), 4, c.config, {}, c.noise, kTable, scratch, {raw.data(), nullptr});
   CHECK(out.logprobs.chosen.value == raw[static_cast<size_t>(out.id)]);
 }
 

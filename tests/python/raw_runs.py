@@ -33,7 +33,7 @@ def all_logits(llm: LLM, token_ids: TokenIds) -> npt.NDArray[np.float32]:
     [[view]] = run_views(llm, [token_ids], params)
     rows = [*view.prompt_logprobs[1:], *view.logprobs]
     logits = np.full((len(rows), llm._model.vocab_size), np.nan, np.float32)
-    for row, (_, _, _, ids, values) in zip(logits, rows, strict=True):
+    for row, (_, _, _, ids, values, _) in zip(logits, rows, strict=True):
         row[ids] = values
     assert not np.isnan(logits).any()
     return logits
@@ -57,5 +57,5 @@ def record(view: Any) -> Record:
 def _bits(row: Any) -> Record | None:
     if row is None:
         return None
-    chosen, value, rank, ids, values = row
+    chosen, value, rank, ids, values, _ = row
     return chosen, np.float32(value).tobytes(), rank, ids.tobytes(), values.tobytes()

@@ -31,18 +31,20 @@ def render_chat(
     continue_final_message: bool = False,
     bos_token: str | None = None,
     eos_token: str | None = None,
+    content_format: str = "auto",
     **variables: Any,
 ) -> str:
     """The text of a conversation.
 
     Args:
         template: A Jinja template.
-        messages: Each with a "role" and, unless it is a tool call, a "content": a string, or a list of text parts,
-            which are joined by line breaks.
+        messages: Each with a "role" and, unless it is a tool call, a "content": a string, or a list of text parts.
         tools: JSON schemas of the functions the model may call.
         add_generation_prompt: End with the start of an answer.
         continue_final_message: End within the last message, for the model to go on with it.
         bos_token: What the template knows as ``bos_token``; likewise ``eos_token``.
+        content_format: What becomes of lists of parts: "string" joins them by line breaks, "openai" leaves them to
+            the template, "auto" does what the template can take.
         **variables: Whatever else the template looks at.
 
     Raises:
@@ -54,9 +56,10 @@ def render_chat(
         raise InvalidInputError(
             "continue_final_message and add_generation_prompt exclude each other; set only one of them."
         )
-    chat = normalize_messages(messages, developer_role="developer" in template)
+    with_parts = (_detected(template) if content_format == "auto" else content_format) == "openai"
+    chat = normalize_messages(messages, developer_role="developer" in template, join_parts=not with_parts)
     if continue_final_message:
-        chat[-1]["content"] = _final_content(chat) + _CONTINUE_MARK
+        chat[-1]["content"] = _marked(chat[-1].get("content"))
     special = {"bos_token": bos_token, "eos_token": eos_token}
     text = _render(
         template,
@@ -91,10 +94,13 @@ def resolve_chat_template(value: str | os.PathLike[str]) -> str:
         ) from None
 
 
-def normalize_messages(messages: Sequence[Mapping[str, Any]], *, developer_role: bool = False) -> list[dict[str, Any]]:
-    """Checked copies of ``messages``, with every content a string and tool-call arguments as objects.
+def normalize_messages(
+    messages: Sequence[Mapping[str, Any]], *, developer_role: bool = False, join_parts: bool = True
+) -> list[dict[str, Any]]:
+    """Checked copies of ``messages``, with tool-call arguments as objects.
 
-    The role "developer" becomes "system" unless ``developer_role``.
+    The role "developer" becomes "system" unless ``developer_role``. Content in parts becomes one string or, without
+    ``join_parts``, a list of dicts.
 
     Raises:
         InvalidTypeError: a message, its role or its content is of the wrong type.
@@ -106,14 +112,14 @@ def normalize_messages(messages: Sequence[Mapping[str, Any]], *, developer_role:
         )
     if not messages:
         raise InvalidInputError("The conversation is empty; give at least one message.")
-    chat = [_normalize_message(index, message) for index, message in enumerate(messages)]
+    chat = [_normalize_message(index, message, join_parts) for index, message in enumerate(messages)]
     if not developer_role:
         for message in chat:
             message["role"] = "system" if message["role"] == "developer" else message["role"]
     return chat
 
 
-def _normalize_message(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
+def _normalize_message(index: int, message: Mapping[str, Any], join_parts: bool) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise InvalidTypeError(
             f"messages[{index}] must be a dict with 'role' and 'content', not {type(message).__name__}."
@@ -124,7 +130,7 @@ def _normalize_message(index: int, message: Mapping[str, Any]) -> dict[str, Any]
     if not isinstance(copy["role"], str):
         raise InvalidTypeError(f"messages[{index}]['role'] must be a string, not {type(copy['role']).__name__}.")
     if "content" in copy:
-        copy["content"] = _joined_content(index, copy["content"])
+        copy["content"] = _checked_content(index, copy["content"], join_parts)
     elif "tool_calls" not in copy:
         raise InvalidInputError(f"messages[{index}] has no 'content'; give the text of the message.")
     if "tool_calls" in copy:
@@ -132,13 +138,14 @@ def _normalize_message(index: int, message: Mapping[str, Any]) -> dict[str, Any]
     return copy
 
 
-def _joined_content(index: int, content: Any) -> str:
+def _checked_content(index: int, content: Any, join_parts: bool) -> str | list[dict[str, str]]:
     if isinstance(content, str):
         return content
     where = f"messages[{index}]['content']"
     if not isinstance(content, (list, tuple)):
         raise InvalidTypeError(f"{where} must be a string or a list of text parts, not {type(content).__name__}.")
-    return "\n".join(_part_text(f"{where}[{i}]", part) for i, part in enumerate(content))
+    texts = [_part_text(f"{where}[{i}]", part) for i, part in enumerate(content)]
+    return "\n".join(texts) if join_parts else [{"type": "text", "text": text} for text in texts]
 
 
 def _part_text(where: str, part: Any) -> str:
@@ -175,13 +182,21 @@ def _parsed_tool_call(where: str, call: Any) -> Any:
     return {**call, "function": {**function, "arguments": arguments}}
 
 
-def _final_content(chat: list[dict[str, Any]]) -> str:
-    content = chat[-1].get("content")
+def _marked(content: Any) -> Any:
+    """The final message's content with a mark at its end."""
+    if isinstance(content, list) and content:
+        return [*content[:-1], {**content[-1], "text": content[-1]["text"] + _CONTINUE_MARK}]
     if not isinstance(content, str):
         raise InvalidInputError(
             "The final message has no 'content' to continue; give some or unset continue_final_message."
         )
-    return content
+    return content + _CONTINUE_MARK
+
+
+def _detected(template: str) -> str:
+    from octavo.tokenizer.content_format import content_format
+
+    return content_format(template)
 
 
 def _cut_at_mark(text: str) -> str:

@@ -108,13 +108,26 @@ class _CountedTemplate(Template):
             _steps.reset(token)
 
 
+def parse_template(source: str) -> nodes.Template:
+    """The syntax tree of a chat template.
+
+    Raises:
+        jinja2.TemplateSyntaxError: the template is damaged.
+    """
+    return _environment().parse(source)
+
+
+def _environment() -> _Sandbox:
+    return _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, _StepLimit, loopcontrols])
+
+
 def compile_template(source: str) -> Template:
     """Compile a chat template.
 
     Raises:
         jinja2.TemplateSyntaxError: the template is damaged.
     """
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, _StepLimit, loopcontrols])
+    environment = _environment()
     environment.template_class = _CountedTemplate
     del environment.globals["lipsum"]  # makes text of any length
     environment.filters["tojson"] = _tojson
