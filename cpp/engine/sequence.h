@@ -49,7 +49,7 @@ struct Sequence {
   int n_output() const { return n_tokens() - n_prompt; }
   int n_remaining() const { return n_tokens() - n_computed; }
   bool finished() const { return finish != FinishReason::kNone; }
-  bool reads_cache() const { return !wants_all_rows && !sampling.prompt_logprobs; }
+  bool reads_cache() const { return !wants_all_rows && !sampling.prompt_logprobs && !sampling.skip_prefix_cache; }
   std::span<const Token> prompt() const { return {tokens.data(), static_cast<size_t>(n_prompt)}; }
   std::span<const Token> output() const {
     return std::span<const Token>(tokens).subspan(static_cast<size_t>(n_prompt));
