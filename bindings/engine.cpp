@@ -261,7 +261,7 @@ void register_sampling(py::module_& m) {
 }
 
 void register_views(py::module_& m) {
-  py::class_<SequenceView>(m, "SequenceView", "What is known of a sequence so far.")
+  py::class_<SequenceView>(m, "SequenceView", "What is new of a sequence since its last view.")
       .def_readonly("id", &SequenceView::id)
       .def_readonly("output", &SequenceView::output)
       .def_property_readonly("text", [](const SequenceView& view) { return view.text; })

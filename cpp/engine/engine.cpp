@@ -300,19 +300,25 @@ std::vector<SequenceView> Engine::updates(std::span<const int64_t> ids) {
   for (const int64_t id : ids) {
     Tracked* tracked = find(id);
     if (tracked == nullptr || !std::exchange(tracked->changed, false)) continue;
-    views.push_back(view(*tracked));
+    views.push_back(take_view(*tracked));
   }
   return views;
 }
 
-SequenceView Engine::view(const Tracked& tracked) const {
+SequenceView Engine::take_view(Tracked& tracked) const {
   const Sequence& seq = tracked.seq;
   SequenceView view{.id = seq.id};
-  view.output.assign(seq.output().begin(), seq.output().end());
-  if (tracked.detokenizer) view.text = tracked.detokenizer->text().substr(0, tracked.detokenizer->n_ready());
-  view.logprobs = tracked.logprobs;
-  view.prompt_logprobs = tracked.prompt_logprobs;
-  if (seq.finished()) view.pooled = tracked.pooled;
+  const auto output = seq.output();
+  view.output.assign(output.begin() + static_cast<std::ptrdiff_t>(tracked.n_viewed_tokens), output.end());
+  tracked.n_viewed_tokens = output.size();
+  if (tracked.detokenizer) {
+    const size_t n_ready = tracked.detokenizer->n_ready();
+    view.text = tracked.detokenizer->text().substr(tracked.n_viewed_bytes, n_ready - tracked.n_viewed_bytes);
+    tracked.n_viewed_bytes = n_ready;
+  }
+  view.logprobs = std::exchange(tracked.logprobs, {});
+  if (seq.finished()) view.prompt_logprobs = std::move(tracked.prompt_logprobs);
+  if (seq.finished()) view.pooled = std::move(tracked.pooled);
   view.pooled_width = executor_.head_width();
   view.finish = seq.finish;
   view.stop_token = seq.stop_token;

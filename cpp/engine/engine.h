@@ -59,13 +59,14 @@ struct HookRow {
 // Called once for the rows of a tile. The masks of its rows lie one after the other.
 using HostHook = std::function<void(std::span<const HookRow>)>;
 
-// What a caller sees of a sequence, copied out under the lock.
+// What a caller sees of a sequence, taken out under the lock. Output comes piece by piece: each view has what is new
+// since the one before it.
 struct SequenceView {
   int64_t id = 0;
   std::vector<Token> output{};
-  std::string text{};  // what will not change any more; all of it once finished
+  std::string text{};  // whole characters that later tokens will not take back
   std::vector<TokenLogprobs> logprobs{};
-  std::vector<TokenLogprobs> prompt_logprobs{};  // (n_prompt), the first is empty
+  std::vector<TokenLogprobs> prompt_logprobs{};  // (n_prompt), the first is empty; at the end
   std::vector<float> pooled{};                   // (1 or n_prompt, head width), of a pooling sequence at its end
   int pooled_width = 0;
   FinishReason finish = FinishReason::kNone;
@@ -92,7 +93,7 @@ class Engine {
   void run(std::span<const int64_t> ids, bool any_change, double seconds, const InterruptFn& interrupted,
            const HostHook& hook);
 
-  // Those of ids that changed since they were last asked for here.
+  // What is new of those of ids that changed since they were last asked for here.
   std::vector<SequenceView> updates(std::span<const int64_t> ids);
 
   EngineStats stats() const;
@@ -103,8 +104,10 @@ class Engine {
   struct Tracked {
     Sequence seq;
     std::unique_ptr<Detokenizer> detokenizer;
-    std::vector<TokenLogprobs> logprobs;
+    std::vector<TokenLogprobs> logprobs;  // that no view has had yet
     std::vector<TokenLogprobs> prompt_logprobs;
+    size_t n_viewed_tokens = 0;
+    size_t n_viewed_bytes = 0;  // of the text
     std::vector<int32_t> token_types;
     std::vector<float> embeds;
     std::optional<Pooling> pooling;
@@ -160,7 +163,7 @@ class Engine {
   void mark_failed();
   void forget(std::span<const int64_t> ids);
   Tracked* find(int64_t id) const;
-  SequenceView view(const Tracked& tracked) const;
+  SequenceView take_view(Tracked& tracked) const;
 
   EngineConfig config_;
   Executor& executor_;

@@ -9,6 +9,7 @@ from octavo.errors import InvalidInputError
 from octavo.host_hook import HostHook
 from octavo.loading import LoadedModel
 from octavo.requests import Request, RequestBuilder
+from octavo.sample import Sample
 from octavo.tokenizer.token_table import token_table
 
 _PROGRESS_SECONDS = 0.1  # how often a waiting call looks for finished requests
@@ -55,7 +56,9 @@ class Runner:
         changed: dict[str, Request] = {}
         for view in self._model.core.updates(ids):
             request = owner[view.id]
-            request.views[request.sequences.index(view.id)] = view
+            index = request.sequences.index(view.id)
+            sample = request.views[index] = request.views[index] or Sample()
+            sample.take(view)
             changed[request.id] = request
             if view.finish_reason:
                 del waiting[view.id]

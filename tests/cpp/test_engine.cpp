@@ -199,6 +199,30 @@ TEST_CASE("engine: the host hook changes rows, and masked rows end their request
   CHECK(views.at(1).finish == FinishReason::kError);
 }
 
+TEST_CASE("engine: updates bring what is new, and together all of it") {
+  const auto prompt = random_prompt(50, 8);
+  TinyEngine tiny({.max_batched_tokens = 16});
+  TokenTable table;
+  for (int id = 0; id < 96; ++id) table.add(std::string(1, static_cast<char>(' ' + id % 90)), 0);
+  tiny.engine.set_token_table(table);
+  const std::vector<int64_t> ids{tiny.add(prompt, 20, 0.8f)};
+  SequenceView all;
+  while (all.finish == FinishReason::kNone) {
+    tiny.engine.run(ids, true, 1e9, nullptr, nullptr);
+    const SequenceView view = tiny.engine.updates(ids).at(0);
+    CHECK(view.output.size() == 1);
+    CHECK(view.logprobs.size() == 1);
+    CHECK(view.text.size() <= 1);
+    all.output.insert(all.output.end(), view.output.begin(), view.output.end());
+    all.logprobs.insert(all.logprobs.end(), view.logprobs.begin(), view.logprobs.end());
+    all.text += view.text;
+    all.finish = view.finish;
+  }
+  CHECK(result_of(all) == alone(prompt, 20));
+  CHECK(all.text.size() == 20);
+  CHECK(tiny.engine.updates(ids).empty());
+}
+
 TEST_CASE("engine: pooled bits do not depend on batch, chunks, threads, cache or preemption") {
   const auto prompts = some_prompts();
   std::vector<std::vector<uint32_t>> expected;
