@@ -30,7 +30,6 @@ enum class Pooling : uint8_t { kLast, kCls, kMean, kAll };
 struct EngineConfig {
   SchedulerConfig scheduler;
   bool bidirectional = false;  // the model's tokens attend to later ones too
-  int rope_switch_length = 0;  // sequences that may grow beyond it have ropes by their length; 0: none has
   bool enable_prefix_caching = true;
   uint64_t seed = 0;
   bool poison_blocks = false;  // for tests: fill every block with NaN when it is handed out

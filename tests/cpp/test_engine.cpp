@@ -295,15 +295,48 @@ TEST_CASE("engine: an interrupted mean is repeated and counts no row twice") {
   CHECK(bits_of(tiny.engine.updates(ids).at(0).pooled) == pooled_alone(prompt, Pooling::kMean));
 }
 
-TEST_CASE("engine: ropes by length keep prefixes of short and long sequences apart") {
-  TinyEngine tiny({.rope_switch_length = 90});
+TEST_CASE("engine: sequences with other ropes share no prefix") {
   const auto prompt = random_prompt(70, 6);
-  const auto n_cached = [&](int max_tokens) { return tiny.finish(tiny.add(prompt, max_tokens)).n_cached; };
-  CHECK(n_cached(2) == 0);
-  CHECK(n_cached(20) == 64);
-  CHECK(n_cached(21) == 0);
-  CHECK(n_cached(21) == 64);
-  CHECK(n_cached(20) == 64);
+  for (const bool longrope : {false, true}) {
+    TinyEngine tiny({.shape = {.rope_switch_length = 90, .longrope = longrope}});
+    const auto run = [&](int max_tokens) { return tiny.finish(tiny.add(prompt, max_tokens, 0.8f)); };
+    const SequenceView near = run(20), far = run(21);
+    CHECK(near.n_cached == 0);
+    CHECK(far.n_cached == 0);
+    CHECK(!(result_of(far).logprob_bits[0] == result_of(near).logprob_bits[0]));
+    const SequenceView near_again = run(20), far_again = run(21);
+    CHECK(near_again.n_cached == 64);
+    CHECK(far_again.n_cached == 64);
+    CHECK(result_of(near_again) == result_of(near));
+    CHECK(result_of(far_again) == result_of(far));
+    CHECK(run(22).n_cached == (longrope ? 64 : 0));
+  }
+}
+
+TEST_CASE("engine: given embeddings take the place of the tokens' own") {
+  const auto prompt = random_prompt(130, 4);
+  const Result expected = alone(prompt, 20);
+  for (const int n_threads : {1, 3})
+    for (const int chunk : {7, 64}) {
+      TinyEngine tiny({.n_threads = n_threads, .max_batched_tokens = chunk, .n_blocks = 6});
+      SequenceSpec spec;
+      spec.prompt.assign(prompt.size(), 0);
+      spec.sampling.temperature = 0.8f;
+      spec.sampling.seed = 11;
+      spec.sampling.max_tokens = 20;
+      spec.sampling.logprobs = 2;
+      for (const Token token : prompt) {
+        const auto row = tiny.model.embedding_rows().begin() + token * 64;
+        spec.embeds.insert(spec.embeds.end(), row, row + 64);
+      }
+      const int64_t first = tiny.add(random_prompt(30, 50), 40);  // takes blocks of the other
+      const SequenceView view = tiny.finish(tiny.engine.add(spec));
+      CHECK(result_of(view) == expected);
+      CHECK(tiny.engine.stats().n_preemptions == 1);
+      CHECK(tiny.finish(first).finish == FinishReason::kLength);
+      CHECK(result_of(tiny.finish(tiny.add(spec.prompt, 20, 0.8f))) == alone(spec.prompt, 20));
+      CHECK(result_of(tiny.finish(tiny.engine.add(spec))) == expected);
+    }
 }
 
 TEST_CASE("engine: token types and embeddings must be as many as the prompt's tokens") {
