@@ -22,7 +22,19 @@ Engine::Engine(const EngineConfig& config, Executor& executor)
       executor_(executor),
       pool_(executor.n_blocks(), kKvTile, config.enable_prefix_caching),
       scheduler_(config.scheduler, pool_),
-      scratch_(static_cast<size_t>(executor.n_threads())) {}
+      scratch_(static_cast<size_t>(executor.n_threads())),
+      fork_handler_([this] { mutex_.lock(); }, [this](bool in_child) { after_fork(in_child); }) {}
+
+// A driver that the fork left behind drives no more here: its step has not been committed, so the next one repeats it.
+void Engine::after_fork(bool in_child) {
+  if (in_child) {
+    // Threads that were waiting are gone too, but the old variable would wait for them.
+    static_cast<void>(handover_.release());
+    handover_ = std::make_unique<std::condition_variable>();
+    if (driver_ != std::this_thread::get_id()) driving_ = false;
+  }
+  mutex_.unlock();
+}
 
 void Engine::set_token_table(TokenTable table) {
   const std::lock_guard lock(mutex_);
@@ -98,7 +110,7 @@ void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, 
   std::unique_lock lock(mutex_);
   while (!(any_change && has_news(ids)) && !all_finished(unfinished) && now_seconds() < deadline) {
     if (driving_) {
-      handover_.wait_for(lock, kHandoverPoll);
+      handover_->wait_for(lock, kHandoverPoll);
       if (driving_) {
         lock.unlock();  // the question may have to wait for a thread that is waiting for the lock
         if (interrupted && interrupted()) throw Interrupted();
@@ -107,6 +119,7 @@ void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, 
       continue;
     }
     driving_ = true;
+    driver_ = std::this_thread::get_id();
     lock.unlock();
     std::exception_ptr error;
     try {
@@ -117,7 +130,7 @@ void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, 
     lock.lock();
     driving_ = false;
     forget(std::exchange(removed_, {}));
-    handover_.notify_all();
+    handover_->notify_all();
     if (error) std::rethrow_exception(error);
   }
 }

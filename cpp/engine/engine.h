@@ -11,9 +11,11 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "base/fork.h"
 #include "engine/block_pool.h"
 #include "engine/detokenizer.h"
 #include "engine/sampler.h"
@@ -138,6 +140,7 @@ class Engine {
 
   void check_inputs(const SequenceSpec& spec) const;
   void take_inputs(Tracked& tracked, SequenceSpec& spec);
+  void after_fork(bool in_child);
   bool has_news(std::span<const int64_t> ids) const;
   bool all_finished(std::vector<int64_t>& ids) const;
   void step(const InterruptFn& interrupted, const HostHook& hook);
@@ -175,8 +178,9 @@ class Engine {
   EngineStats stats_;
 
   mutable std::mutex mutex_;  // everything above but executor_; held between computations
-  std::condition_variable handover_;
+  std::unique_ptr<std::condition_variable> handover_ = std::make_unique<std::condition_variable>();
   bool driving_ = false;
+  std::thread::id driver_;  // while driving_
 
   // Of the step being computed, owned by the driver.
   Batch batch_;
@@ -184,6 +188,8 @@ class Engine {
   std::vector<MeanTask> means_;
   std::vector<uint32_t> masks_;  // (rows with a mask, mask_words(vocab))
   std::vector<SamplerScratch> scratch_;
+
+  ForkHandler fork_handler_;
 };
 
 }  // namespace octavo

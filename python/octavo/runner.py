@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections.abc import Iterator, Sequence
 
 from octavo.errors import InvalidInputError
@@ -23,15 +23,12 @@ class Runner:
         self._model = model
         self._builder = builder
         self._hook = HostHook(builder.grammars)
-        self._lock = threading.Lock()
-        self._n_requests = 0
+        self._ids = itertools.count()  # no lock: a child forked while another thread holds one would wait for ever
         self._has_table = False
 
     def next_id(self) -> int:
         """The number of a new request."""
-        with self._lock:
-            self._n_requests += 1
-            return self._n_requests - 1
+        return next(self._ids)
 
     def run(self, requests: Sequence[Request], *, every_change: bool) -> Iterator[Request]:
         """Yields requests as they finish or, with every_change, whenever they have news.
@@ -93,17 +90,16 @@ class Runner:
 
     def _give_token_table(self) -> None:
         tokenizer = self._model.tokenizer
-        with self._lock:
-            if self._has_table or tokenizer is None:
-                return
-            table = token_table(tokenizer)
-            self._model.core.set_token_table(
-                table.tokens,
-                table.flags,
-                strip_leading_space=table.strip_leading_space,
-                whole_byte_runs=table.whole_byte_runs,
-            )
-            self._has_table = True
+        if self._has_table or tokenizer is None:
+            return
+        table = token_table(tokenizer)
+        self._model.core.set_token_table(  # which takes the first table only
+            table.tokens,
+            table.flags,
+            strip_leading_space=table.strip_leading_space,
+            whole_byte_runs=table.whole_byte_runs,
+        )
+        self._has_table = True
 
     def _forget(self, sequences: list[int]) -> None:
         self._model.core.remove(sequences)

@@ -1,5 +1,7 @@
 // The engine over a small real model: what a sequence gives depends on nothing but itself.
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -154,6 +156,33 @@ TEST_CASE("engine: several threads drive one engine") {
     callers.emplace_back([&, i] { results[i] = result_of(tiny.finish(tiny.add(prompts[i], 12, 0.8f))); });
   for (auto& caller : callers) caller.join();
   for (size_t i = 0; i < prompts.size(); ++i) CHECK(results[i] == alone(prompts[i], 12));
+}
+
+TEST_CASE("engine: a child that is forked in the middle of a step goes on with the engine") {
+  const auto prompt = random_prompt(50, 8);
+  const Result expected = alone(prompt, 10);
+  TinyEngine tiny({});
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> drivers;  // one computes, the other waits for its turn
+  for (unsigned i = 0; i < 2; ++i)
+    drivers.emplace_back([&, i] {
+      while (!stop) tiny.finish(tiny.add(random_prompt(200, i), 50));
+    });
+  for (int i = 0; i < 20; ++i) {
+    usleep(static_cast<useconds_t>(137 * i));
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);  // a child that hangs ends by a signal
+      _exit(result_of(tiny.finish(tiny.add(prompt, 10, 0.8f))) == expected ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+  }
+  stop = true;
+  for (auto& driver : drivers) driver.join();
+  CHECK(result_of(tiny.finish(tiny.add(prompt, 10, 0.8f))) == expected);
 }
 
 TEST_CASE("engine: a removed sequence frees its blocks and leaves the others alone") {
