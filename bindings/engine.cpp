@@ -39,14 +39,6 @@ int max_batch(const EngineOptions& options) {
   return cuts ? options.max_num_batched_tokens : std::max(options.max_num_batched_tokens, options.max_model_len);
 }
 
-// The length from which on some rope of the model depends on it; 0: none does.
-int rope_switch_length(const Graph& body) {
-  int shortest = 0;
-  for (const Rope& rope : body.ropes())
-    if (rope.switch_length > 0 && (shortest == 0 || rope.switch_length < shortest)) shortest = rope.switch_length;
-  return shortest;
-}
-
 std::vector<Token> token_list(std::span<const Token> tokens) { return {tokens.begin(), tokens.end()}; }
 
 // The core's memory as an array that does not own it.
@@ -82,7 +74,6 @@ class PyEngine {
                   body, head),
         engine_({.scheduler = scheduler_config(options),
                  .bidirectional = options.bidirectional,
-                 .rope_switch_length = rope_switch_length(body),
                  .enable_prefix_caching = options.enable_prefix_caching,
                  .seed = options.seed,
                  .poison_blocks = options.poison_blocks},
@@ -261,7 +252,7 @@ void register_sampling(py::module_& m) {
 }
 
 void register_views(py::module_& m) {
-  py::class_<SequenceView>(m, "SequenceView", "What is known of a sequence so far.")
+  py::class_<SequenceView>(m, "SequenceView", "What is new of a sequence since its last view.")
       .def_readonly("id", &SequenceView::id)
       .def_readonly("output", &SequenceView::output)
       .def_property_readonly("text", [](const SequenceView& view) { return view.text; })

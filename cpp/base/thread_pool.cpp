@@ -208,17 +208,12 @@ struct Pool {
   std::unique_ptr<Team> team;
 };
 
-Pool* g_pool = nullptr;
-
-// A forked child has none of the parent's threads and must not touch its locks: it starts afresh.
-Pool& pool() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    g_pool = new Pool;
-    pthread_atfork(nullptr, nullptr, [] { g_pool = new Pool; });
-  });
-  return *g_pool;
-}
+// A forked child has none of the parent's threads and must not touch its locks: it starts afresh. Set up when the
+// library is loaded, so that no fork can fall into it.
+Pool* g_pool = [] {
+  pthread_atfork(nullptr, nullptr, [] { g_pool = new Pool; });
+  return new Pool;
+}();
 
 void run_alone(const Job& job) {
   const MxcsrScope mxcsr;
@@ -237,14 +232,14 @@ void run_on(Pool& shared, const Crew& crew, const Job& job) {
 
 void run_job(const Crew& crew, const Job& job) {
   if (crew.n_threads == 1) return run_alone(job);
-  Pool& shared = pool();
+  Pool& shared = *g_pool;
   const std::lock_guard lock(shared.turns);
   run_on(shared, crew, job);
 }
 
 void run_job_unless_busy(const Crew& crew, const Job& job) {
   if (crew.n_threads == 1) return run_alone(job);
-  Pool& shared = pool();
+  Pool& shared = *g_pool;
   const std::unique_lock lock(shared.turns, std::try_to_lock);
   if (!lock) return run_alone(job);
   run_on(shared, crew, job);

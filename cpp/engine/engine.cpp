@@ -22,7 +22,19 @@ Engine::Engine(const EngineConfig& config, Executor& executor)
       executor_(executor),
       pool_(executor.n_blocks(), kKvTile, config.enable_prefix_caching),
       scheduler_(config.scheduler, pool_),
-      scratch_(static_cast<size_t>(executor.n_threads())) {}
+      scratch_(static_cast<size_t>(executor.n_threads())),
+      fork_handler_([this] { mutex_.lock(); }, [this](bool in_child) { after_fork(in_child); }) {}
+
+// A driver that the fork left behind drives no more here: its step has not been committed, so the next one repeats it.
+void Engine::after_fork(bool in_child) {
+  if (in_child) {
+    // Threads that were waiting are gone too, but the old variable would wait for them.
+    static_cast<void>(handover_.release());
+    handover_ = std::make_unique<std::condition_variable>();
+    if (driver_ != std::this_thread::get_id()) driving_ = false;
+  }
+  mutex_.unlock();
+}
 
 void Engine::set_token_table(TokenTable table) {
   const std::lock_guard lock(mutex_);
@@ -98,7 +110,7 @@ void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, 
   std::unique_lock lock(mutex_);
   while (!(any_change && has_news(ids)) && !all_finished(unfinished) && now_seconds() < deadline) {
     if (driving_) {
-      handover_.wait_for(lock, kHandoverPoll);
+      handover_->wait_for(lock, kHandoverPoll);
       if (driving_) {
         lock.unlock();  // the question may have to wait for a thread that is waiting for the lock
         if (interrupted && interrupted()) throw Interrupted();
@@ -107,6 +119,7 @@ void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, 
       continue;
     }
     driving_ = true;
+    driver_ = std::this_thread::get_id();
     lock.unlock();
     std::exception_ptr error;
     try {
@@ -117,7 +130,7 @@ void Engine::run(std::span<const int64_t> ids, bool any_change, double seconds, 
     lock.lock();
     driving_ = false;
     forget(std::exchange(removed_, {}));
-    handover_.notify_all();
+    handover_->notify_all();
     if (error) std::rethrow_exception(error);
   }
 }
@@ -300,19 +313,25 @@ std::vector<SequenceView> Engine::updates(std::span<const int64_t> ids) {
   for (const int64_t id : ids) {
     Tracked* tracked = find(id);
     if (tracked == nullptr || !std::exchange(tracked->changed, false)) continue;
-    views.push_back(view(*tracked));
+    views.push_back(take_view(*tracked));
   }
   return views;
 }
 
-SequenceView Engine::view(const Tracked& tracked) const {
+SequenceView Engine::take_view(Tracked& tracked) const {
   const Sequence& seq = tracked.seq;
   SequenceView view{.id = seq.id};
-  view.output.assign(seq.output().begin(), seq.output().end());
-  if (tracked.detokenizer) view.text = tracked.detokenizer->text().substr(0, tracked.detokenizer->n_ready());
-  view.logprobs = tracked.logprobs;
-  view.prompt_logprobs = tracked.prompt_logprobs;
-  if (seq.finished()) view.pooled = tracked.pooled;
+  const auto output = seq.output();
+  view.output.assign(output.begin() + static_cast<std::ptrdiff_t>(tracked.n_viewed_tokens), output.end());
+  tracked.n_viewed_tokens = output.size();
+  if (tracked.detokenizer) {
+    const size_t n_ready = tracked.detokenizer->n_ready();
+    view.text = tracked.detokenizer->text().substr(tracked.n_viewed_bytes, n_ready - tracked.n_viewed_bytes);
+    tracked.n_viewed_bytes = n_ready;
+  }
+  view.logprobs = std::exchange(tracked.logprobs, {});
+  if (seq.finished()) view.prompt_logprobs = std::move(tracked.prompt_logprobs);
+  if (seq.finished()) view.pooled = std::move(tracked.pooled);
   view.pooled_width = executor_.head_width();
   view.finish = seq.finish;
   view.stop_token = seq.stop_token;

@@ -11,9 +11,11 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "base/fork.h"
 #include "engine/block_pool.h"
 #include "engine/detokenizer.h"
 #include "engine/sampler.h"
@@ -30,7 +32,6 @@ enum class Pooling : uint8_t { kLast, kCls, kMean, kAll };
 struct EngineConfig {
   SchedulerConfig scheduler;
   bool bidirectional = false;  // the model's tokens attend to later ones too
-  int rope_switch_length = 0;  // sequences that may grow beyond it have ropes by their length; 0: none has
   bool enable_prefix_caching = true;
   uint64_t seed = 0;
   bool poison_blocks = false;  // for tests: fill every block with NaN when it is handed out
@@ -59,13 +60,14 @@ struct HookRow {
 // Called once for the rows of a tile. The masks of its rows lie one after the other.
 using HostHook = std::function<void(std::span<const HookRow>)>;
 
-// What a caller sees of a sequence, copied out under the lock.
+// What a caller sees of a sequence, taken out under the lock. Output comes piece by piece: each view has what is new
+// since the one before it.
 struct SequenceView {
   int64_t id = 0;
   std::vector<Token> output{};
-  std::string text{};  // what will not change any more; all of it once finished
+  std::string text{};  // whole characters that later tokens will not take back
   std::vector<TokenLogprobs> logprobs{};
-  std::vector<TokenLogprobs> prompt_logprobs{};  // (n_prompt), the first is empty
+  std::vector<TokenLogprobs> prompt_logprobs{};  // (n_prompt), the first is empty; at the end
   std::vector<float> pooled{};                   // (1 or n_prompt, head width), of a pooling sequence at its end
   int pooled_width = 0;
   FinishReason finish = FinishReason::kNone;
@@ -92,7 +94,7 @@ class Engine {
   void run(std::span<const int64_t> ids, bool any_change, double seconds, const InterruptFn& interrupted,
            const HostHook& hook);
 
-  // Those of ids that changed since they were last asked for here.
+  // What is new of those of ids that changed since they were last asked for here.
   std::vector<SequenceView> updates(std::span<const int64_t> ids);
 
   EngineStats stats() const;
@@ -103,8 +105,10 @@ class Engine {
   struct Tracked {
     Sequence seq;
     std::unique_ptr<Detokenizer> detokenizer;
-    std::vector<TokenLogprobs> logprobs;
+    std::vector<TokenLogprobs> logprobs;  // that no view has had yet
     std::vector<TokenLogprobs> prompt_logprobs;
+    size_t n_viewed_tokens = 0;
+    size_t n_viewed_bytes = 0;  // of the text
     std::vector<int32_t> token_types;
     std::vector<float> embeds;
     std::optional<Pooling> pooling;
@@ -136,6 +140,7 @@ class Engine {
 
   void check_inputs(const SequenceSpec& spec) const;
   void take_inputs(Tracked& tracked, SequenceSpec& spec);
+  void after_fork(bool in_child);
   bool has_news(std::span<const int64_t> ids) const;
   bool all_finished(std::vector<int64_t>& ids) const;
   void step(const InterruptFn& interrupted, const HostHook& hook);
@@ -160,7 +165,7 @@ class Engine {
   void mark_failed();
   void forget(std::span<const int64_t> ids);
   Tracked* find(int64_t id) const;
-  SequenceView view(const Tracked& tracked) const;
+  SequenceView take_view(Tracked& tracked) const;
 
   EngineConfig config_;
   Executor& executor_;
@@ -173,8 +178,9 @@ class Engine {
   EngineStats stats_;
 
   mutable std::mutex mutex_;  // everything above but executor_; held between computations
-  std::condition_variable handover_;
+  std::unique_ptr<std::condition_variable> handover_ = std::make_unique<std::condition_variable>();
   bool driving_ = false;
+  std::thread::id driver_;  // while driving_
 
   // Of the step being computed, owned by the driver.
   Batch batch_;
@@ -182,6 +188,8 @@ class Engine {
   std::vector<MeanTask> means_;
   std::vector<uint32_t> masks_;  // (rows with a mask, mask_words(vocab))
   std::vector<SamplerScratch> scratch_;
+
+  ForkHandler fork_handler_;
 };
 
 }  // namespace octavo

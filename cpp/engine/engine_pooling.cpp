@@ -20,8 +20,7 @@ void Engine::take_inputs(Tracked& tracked, SequenceSpec& spec) {
   Sequence& seq = tracked.seq;
   const int64_t longest = seq.n_prompt + int64_t{spec.pooling ? 0 : seq.sampling.max_tokens};
   tracked.rope_length = static_cast<int>(std::min<int64_t>(longest, config_.scheduler.max_model_len));
-  if (const int most = config_.rope_switch_length; most > 0)
-    seq.cache_salt = concat("rope ", tracked.rope_length > most ? tracked.rope_length : 0, ":", seq.cache_salt);
+  seq.cache_salt = concat(executor_.rope_class(tracked.rope_length), ":", seq.cache_salt);
   seq.bidirectional = config_.bidirectional;
   seq.private_kv = !spec.embeds.empty() || !spec.token_types.empty();
   seq.wants_all_rows = spec.pooling && *spec.pooling != Pooling::kLast;

@@ -80,6 +80,15 @@ void Executor::forward(const Batch& batch, const InterruptFn& interrupted) {
   run(body_, step, interrupted);
 }
 
+int Executor::rope_class(int length) const {
+  int found = 0;
+  for (const Rope& rope : body_.ropes) {
+    if (rope.switch_length == 0 || length <= rope.switch_length) continue;
+    found = std::max(found, rope.long_inv_freq.empty() ? length : rope.switch_length + 1);
+  }
+  return found;
+}
+
 float* Executor::hidden(int token) {
   return reinterpret_cast<float*>(body_memory_.data() + body_.output.offset + token * body_.output.stride);
 }

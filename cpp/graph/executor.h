@@ -40,6 +40,9 @@ class Executor {
   // valid until the next call.
   float* logits(const Batch& batch, int first, int n, const InterruptFn& interrupted);
 
+  // Sequences that may grow to so many tokens have the same ropes as others of the same class, 0 for short ones.
+  int rope_class(int length) const;
+
   int hidden_width() const { return body_.output_width; }
   int head_width() const { return head_.output_width; }
   int vocab() const { return head_width(); }

@@ -129,6 +129,8 @@ class SamplingConfig:
     def set_repetition_detection(self, max_pattern_size: int, min_pattern_size: int, min_count: int) -> None: ...
 
 class SequenceView:
+    """What is new of a sequence since its last view; prompt_logprobs and pooled come with the last one."""
+
     id: int
     output: list[int]
     text: str

@@ -12,6 +12,7 @@ from octavo.errors import InvalidInputError, OctavoError
 from octavo.grammars import Grammars
 from octavo.inputs import ParsedPrompt
 from octavo.loading import LoadedModel
+from octavo.sample import Sample
 from octavo.sampling_params import RepetitionDetectionParams, SamplingParams
 from octavo.tokenization_options import TokenizationOptions
 
@@ -23,7 +24,7 @@ class Request:
     Attributes:
         arrival_time: Unix time in seconds.
         sequences: The core's ids of its samples, by child number; empty before it is added.
-        views: The latest view of each sample.
+        views: What has come of each sample; None before anything has.
         processed_logprobs: Report log probabilities after the logits were processed, whatever the LLM reports.
     """
 
@@ -36,7 +37,7 @@ class Request:
     error: OctavoError | None = None
     arrival_time: float = field(default_factory=time.time)
     sequences: list[int] = field(default_factory=list)
-    views: list[Any] = field(default_factory=list)
+    views: list[Sample | None] = field(default_factory=list)
     processed_logprobs: bool = False
 
     @property

@@ -8,18 +8,18 @@ from typing import Any
 from octavo.logprobs import FlatLogprobs, Logprob
 from octavo.outputs import CompletionOutput, RequestOutput, RequestStateStats
 from octavo.requests import Request
+from octavo.sample import Sample
 from octavo.sampling_params import RequestOutputKind
 from octavo.tokenizer.tokenizer import Tokenizer
 
 
 class OutputBuilder:
-    """Builds RequestOutputs from the core's views of a request's samples."""
+    """Builds RequestOutputs from what has come of a request's samples."""
 
     def __init__(self, tokenizer: Tokenizer | None, *, with_metrics: bool) -> None:
         self._tokenizer = tokenizer
         self._with_metrics = with_metrics
         self._given: dict[str, int] = {}  # tokens of a streamed request in its last output
-        self._seen: dict[tuple[str, int], tuple[int, int]] = {}  # what a delta has given of each sample
 
     def is_due(self, request: Request) -> bool:
         """Whether a streamed request has an output to give now: at its first token, its end, and by its interval."""
@@ -48,31 +48,35 @@ class OutputBuilder:
             prompt_token_id_logprobs=self._of_prompt(prompt_rows, self._named, request) if with_named else None,
             outputs=[self._completion(request, i, view) for i, view in enumerate(request.views) if view is not None],
             finished=request.finished,
-            metrics=_metrics(request) if self._with_metrics and first is not None else None,
+            metrics=_metrics(request, first) if self._with_metrics and first is not None else None,
             num_cached_tokens=first.n_cached if first is not None else None,
             error=request.error,
         )
 
-    def _completion(self, request: Request, index: int, view: Any) -> CompletionOutput:
-        token_ids, text = view.output, view.text
-        logprobs = None
-        if request.params.logprobs is not None or request.params.logprob_token_ids is not None:
-            logprobs = [self._with_named(row, request) for row in view.logprobs]
-        chosen = None if logprobs is None else sum(row[i].logprob for row, i in zip(logprobs, token_ids, strict=True))
-        if request.params.output_kind is RequestOutputKind.DELTA:
-            n_tokens, n_chars = self._seen.get((request.id, index), (0, 0))
-            self._seen[request.id, index] = len(token_ids), len(text)
-            token_ids, text = token_ids[n_tokens:], text[n_chars:]
-            logprobs = None if logprobs is None else logprobs[n_tokens:]
+    def _completion(self, request: Request, index: int, sample: Sample) -> CompletionOutput:
+        params = request.params
+        delta = params.output_kind is RequestOutputKind.DELTA
+        first = sample.n_given if delta else 0
+        sample.n_given = len(sample.output)
+        with_logprobs = params.logprobs is not None or params.logprob_token_ids is not None
+        if with_logprobs:
+            self._extend_entries(sample, request)
         return CompletionOutput(
             index=index,
-            text=text,
-            token_ids=token_ids,
-            cumulative_logprob=chosen,
-            logprobs=_shaped(logprobs, request),
-            finish_reason=view.finish_reason,
-            stop_reason=_stop_reason(request, view),
+            text=sample.take_text() if delta else sample.text,
+            token_ids=sample.output[first:],
+            cumulative_logprob=sample.cumulative_logprob if with_logprobs else None,
+            logprobs=_shaped(sample.entries[first:], request) if with_logprobs else None,
+            finish_reason=sample.finish_reason,
+            stop_reason=_stop_reason(request, sample),
         )
+
+    def _extend_entries(self, sample: Sample, request: Request) -> None:
+        """Turns rows into dicts once, however often the sample is shown."""
+        for i in range(len(sample.entries), len(sample.output)):
+            entry = self._with_named(sample.logprobs[i], request)
+            sample.entries.append(entry)
+            sample.cumulative_logprob += entry[sample.output[i]].logprob
 
     def _of_prompt(self, rows: Any, entries: Callable[[Any, Request], Any], request: Request) -> Any:
         return None if rows is None else _shaped([entries(row, request) if row else None for row in rows], request)
@@ -109,7 +113,7 @@ def _shaped(rows: Any, request: Request) -> Any:
     return FlatLogprobs.of(rows) if rows is not None and request.params.flat_logprobs else rows
 
 
-def _stop_reason(request: Request, view: Any) -> int | str | None:
+def _stop_reason(request: Request, view: Sample) -> int | str | None:
     if view.stop_string >= 0:
         stop: str = list(request.params.stop or ())[view.stop_string]
         return stop
@@ -118,8 +122,8 @@ def _stop_reason(request: Request, view: Any) -> int | str | None:
     return view.stop_token if view.stop_token >= 0 else None
 
 
-def _metrics(request: Request) -> RequestStateStats:
-    queued, scheduled, first_token, last_token = request.views[0].times
+def _metrics(request: Request, first: Sample) -> RequestStateStats:
+    queued, scheduled, first_token, last_token = first.times
     return RequestStateStats(
         num_generation_tokens=sum(len(view.output) for view in request.views if view is not None),
         arrival_time=request.arrival_time,

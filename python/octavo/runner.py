@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections.abc import Iterator, Sequence
 
 from octavo.errors import InvalidInputError
 from octavo.host_hook import HostHook
 from octavo.loading import LoadedModel
 from octavo.requests import Request, RequestBuilder
+from octavo.sample import Sample
 from octavo.tokenizer.token_table import token_table
 
 _PROGRESS_SECONDS = 0.1  # how often a waiting call looks for finished requests
@@ -22,15 +23,12 @@ class Runner:
         self._model = model
         self._builder = builder
         self._hook = HostHook(builder.grammars)
-        self._lock = threading.Lock()
-        self._n_requests = 0
+        self._ids = itertools.count()  # no lock: a child forked while another thread holds one would wait for ever
         self._has_table = False
 
     def next_id(self) -> int:
         """The number of a new request."""
-        with self._lock:
-            self._n_requests += 1
-            return self._n_requests - 1
+        return next(self._ids)
 
     def run(self, requests: Sequence[Request], *, every_change: bool) -> Iterator[Request]:
         """Yields requests as they finish or, with every_change, whenever they have news.
@@ -55,7 +53,9 @@ class Runner:
         changed: dict[str, Request] = {}
         for view in self._model.core.updates(ids):
             request = owner[view.id]
-            request.views[request.sequences.index(view.id)] = view
+            index = request.sequences.index(view.id)
+            sample = request.views[index] = request.views[index] or Sample()
+            sample.take(view)
             changed[request.id] = request
             if view.finish_reason:
                 del waiting[view.id]
@@ -90,17 +90,16 @@ class Runner:
 
     def _give_token_table(self) -> None:
         tokenizer = self._model.tokenizer
-        with self._lock:
-            if self._has_table or tokenizer is None:
-                return
-            table = token_table(tokenizer)
-            self._model.core.set_token_table(
-                table.tokens,
-                table.flags,
-                strip_leading_space=table.strip_leading_space,
-                whole_byte_runs=table.whole_byte_runs,
-            )
-            self._has_table = True
+        if self._has_table or tokenizer is None:
+            return
+        table = token_table(tokenizer)
+        self._model.core.set_token_table(  # which takes the first table only
+            table.tokens,
+            table.flags,
+            strip_leading_space=table.strip_leading_space,
+            whole_byte_runs=table.whole_byte_runs,
+        )
+        self._has_table = True
 
     def _forget(self, sequences: list[int]) -> None:
         self._model.core.remove(sequences)

@@ -1,5 +1,7 @@
 // The engine over a small real model: what a sequence gives depends on nothing but itself.
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -156,6 +158,33 @@ TEST_CASE("engine: several threads drive one engine") {
   for (size_t i = 0; i < prompts.size(); ++i) CHECK(results[i] == alone(prompts[i], 12));
 }
 
+TEST_CASE("engine: a child that is forked in the middle of a step goes on with the engine") {
+  const auto prompt = random_prompt(50, 8);
+  const Result expected = alone(prompt, 10);
+  TinyEngine tiny({});
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> drivers;  // one computes, the other waits for its turn
+  for (unsigned i = 0; i < 2; ++i)
+    drivers.emplace_back([&, i] {
+      while (!stop) tiny.finish(tiny.add(random_prompt(200, i), 50));
+    });
+  for (int i = 0; i < 20; ++i) {
+    usleep(static_cast<useconds_t>(137 * i));
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);  // a child that hangs ends by a signal
+      _exit(result_of(tiny.finish(tiny.add(prompt, 10, 0.8f))) == expected ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+  }
+  stop = true;
+  for (auto& driver : drivers) driver.join();
+  CHECK(result_of(tiny.finish(tiny.add(prompt, 10, 0.8f))) == expected);
+}
+
 TEST_CASE("engine: a removed sequence frees its blocks and leaves the others alone") {
   TinyEngine tiny({});
   const auto prompt = random_prompt(50, 8);
@@ -197,6 +226,30 @@ TEST_CASE("engine: the host hook changes rows, and masked rows end their request
   const auto views = tiny.engine.updates(ids);
   CHECK(views.at(0).output == std::vector<Token>{42, 42, 42, 42});
   CHECK(views.at(1).finish == FinishReason::kError);
+}
+
+TEST_CASE("engine: updates bring what is new, and together all of it") {
+  const auto prompt = random_prompt(50, 8);
+  TinyEngine tiny({.max_batched_tokens = 16});
+  TokenTable table;
+  for (int id = 0; id < 96; ++id) table.add(std::string(1, static_cast<char>(' ' + id % 90)), 0);
+  tiny.engine.set_token_table(table);
+  const std::vector<int64_t> ids{tiny.add(prompt, 20, 0.8f)};
+  SequenceView all;
+  while (all.finish == FinishReason::kNone) {
+    tiny.engine.run(ids, true, 1e9, nullptr, nullptr);
+    const SequenceView view = tiny.engine.updates(ids).at(0);
+    CHECK(view.output.size() == 1);
+    CHECK(view.logprobs.size() == 1);
+    CHECK(view.text.size() <= 1);
+    all.output.insert(all.output.end(), view.output.begin(), view.output.end());
+    all.logprobs.insert(all.logprobs.end(), view.logprobs.begin(), view.logprobs.end());
+    all.text += view.text;
+    all.finish = view.finish;
+  }
+  CHECK(result_of(all) == alone(prompt, 20));
+  CHECK(all.text.size() == 20);
+  CHECK(tiny.engine.updates(ids).empty());
 }
 
 TEST_CASE("engine: pooled bits do not depend on batch, chunks, threads, cache or preemption") {
@@ -271,15 +324,48 @@ TEST_CASE("engine: an interrupted mean is repeated and counts no row twice") {
   CHECK(bits_of(tiny.engine.updates(ids).at(0).pooled) == pooled_alone(prompt, Pooling::kMean));
 }
 
-TEST_CASE("engine: ropes by length keep prefixes of short and long sequences apart") {
-  TinyEngine tiny({.rope_switch_length = 90});
+TEST_CASE("engine: sequences with other ropes share no prefix") {
   const auto prompt = random_prompt(70, 6);
-  const auto n_cached = [&](int max_tokens) { return tiny.finish(tiny.add(prompt, max_tokens)).n_cached; };
-  CHECK(n_cached(2) == 0);
-  CHECK(n_cached(20) == 64);
-  CHECK(n_cached(21) == 0);
-  CHECK(n_cached(21) == 64);
-  CHECK(n_cached(20) == 64);
+  for (const bool longrope : {false, true}) {
+    TinyEngine tiny({.shape = {.rope_switch_length = 90, .longrope = longrope}});
+    const auto run = [&](int max_tokens) { return tiny.finish(tiny.add(prompt, max_tokens, 0.8f)); };
+    const SequenceView near = run(20), far = run(21);
+    CHECK(near.n_cached == 0);
+    CHECK(far.n_cached == 0);
+    CHECK(!(result_of(far).logprob_bits[0] == result_of(near).logprob_bits[0]));
+    const SequenceView near_again = run(20), far_again = run(21);
+    CHECK(near_again.n_cached == 64);
+    CHECK(far_again.n_cached == 64);
+    CHECK(result_of(near_again) == result_of(near));
+    CHECK(result_of(far_again) == result_of(far));
+    CHECK(run(22).n_cached == (longrope ? 64 : 0));
+  }
+}
+
+TEST_CASE("engine: given embeddings take the place of the tokens' own") {
+  const auto prompt = random_prompt(130, 4);
+  const Result expected = alone(prompt, 20);
+  for (const int n_threads : {1, 3})
+    for (const int chunk : {7, 64}) {
+      TinyEngine tiny({.n_threads = n_threads, .max_batched_tokens = chunk, .n_blocks = 6});
+      SequenceSpec spec;
+      spec.prompt.assign(prompt.size(), 0);
+      spec.sampling.temperature = 0.8f;
+      spec.sampling.seed = 11;
+      spec.sampling.max_tokens = 20;
+      spec.sampling.logprobs = 2;
+      for (const Token token : prompt) {
+        const auto row = tiny.model.embedding_rows().begin() + token * 64;
+        spec.embeds.insert(spec.embeds.end(), row, row + 64);
+      }
+      const int64_t first = tiny.add(random_prompt(30, 50), 40);  // takes blocks of the other
+      const SequenceView view = tiny.finish(tiny.engine.add(spec));
+      CHECK(result_of(view) == expected);
+      CHECK(tiny.engine.stats().n_preemptions == 1);
+      CHECK(tiny.finish(first).finish == FinishReason::kLength);
+      CHECK(result_of(tiny.finish(tiny.add(spec.prompt, 20, 0.8f))) == alone(spec.prompt, 20));
+      CHECK(result_of(tiny.finish(tiny.engine.add(spec))) == expected);
+    }
 }
 
 TEST_CASE("engine: token types and embeddings must be as many as the prompt's tokens") {

@@ -14,13 +14,15 @@ struct TinyShape {
   int vocab = 96, hidden = 64, ffn = 96, layers = 2, heads = 4, kv_heads = 2, head_dim = 16;
   Format format = Format::kQ8_0;
   bool bare_head = false;  // the head gives the body's rows as they are
+  int rope_switch_length = 0;
+  bool longrope = false;  // else the ropes of long sequences go by their length
 };
 
 class TinyModel {
  public:
   explicit TinyModel(const Crew& crew, const TinyShape& shape = {})
       : shape_(shape), store_(crew), body_(store_), head_(store_) {
-    const RopeId rope = body_.add_rope({std::vector<float>(static_cast<size_t>(shape.head_dim / 2), 0.1f), 1.0f});
+    const RopeId rope = body_.add_rope(make_rope(shape));
     ValueId x = body_.embed(embedding());
     for (int layer = 0; layer < shape.layers; ++layer) x = add_layer(x, layer, rope);
     body_.set_output(x);
@@ -37,7 +39,16 @@ class TinyModel {
   const Graph& head() const { return head_; }
   const TinyShape& shape() const { return shape_; }
 
+  // (vocab, hidden)
+  const std::vector<float>& embedding_rows() const { return sources_.front(); }
+
  private:
+  static Rope make_rope(const TinyShape& shape) {
+    const auto half = static_cast<size_t>(shape.head_dim / 2);
+    const std::vector<float> slow = shape.longrope ? std::vector<float>(half, 0.05f) : std::vector<float>{};
+    return {std::vector<float>(half, 0.1f), 1.0f, shape.rope_switch_length, slow, 10000.0, 2.0};
+  }
+
   ValueId add_layer(ValueId x, int layer, RopeId rope) {
     const TinyShape& s = shape_;
     const int q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
@@ -85,7 +96,6 @@ struct TinyEngine {
     bool prefix_caching = true;
     TinyShape shape{};
     bool bidirectional = false;
-    int rope_switch_length = 0;
     int n_ranks = 1;
   };
 
@@ -103,7 +113,6 @@ struct TinyEngine {
                               .policy = SchedulingPolicy::kFcfs,
                               .enable_chunked_prefill = true},
                 .bidirectional = options.bidirectional,
-                .rope_switch_length = options.rope_switch_length,
                 .enable_prefix_caching = options.prefix_caching,
                 .seed = 1,
                 .poison_blocks = true},

@@ -18,6 +18,7 @@ from tqdm import tqdm
 import smollm2
 from octavo import LLM, CompletionOutput, EngineArgs, RequestOutput, SamplingParams
 from octavo.errors import InvalidInputError, InvalidTypeError
+from octavo.results import OutputBuilder
 from octavo.sampling_params import RequestOutputKind
 
 PROMPTS = ["Hello, my name is", "The president of the United States is", "The capital of France is", "1 2 3 4 5 6"]
@@ -263,6 +264,30 @@ def test_stream(llm: LLM, alone: list[str], kind: RequestOutputKind) -> None:
         assert [output.finished for output in outputs] == [False] * (len(outputs) - 1) + [True]
         assert ("".join(parts) if kind is RequestOutputKind.DELTA else parts[-1]) == want
         assert len(outputs) == 1 if kind is RequestOutputKind.FINAL_ONLY else len(outputs) > 2
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.CUMULATIVE, RequestOutputKind.DELTA])
+def test_streamed_tokens_and_logprobs(llm: LLM, kind: RequestOutputKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream gives what generate gives, each output of it stays as it was, and no token is worked on twice."""
+    params = SamplingParams(n=2, seed=5, max_tokens=12, logprobs=2, stop="zzz", output_kind=kind)
+    want = run(llm, PROMPTS[0], params)[0].outputs
+    worked_on: list[Any] = []
+    make = OutputBuilder._logprobs
+    monkeypatch.setattr(OutputBuilder, "_logprobs", lambda *args: (worked_on.append(args[1]), make(*args))[1])
+    outputs = list(llm.stream(PROMPTS[0], params))
+    assert len(worked_on) == sum(len(sample.token_ids) for sample in want)
+    for index in range(2):
+        parts = [output.outputs[index] for output in outputs if len(output.outputs) > index]
+        assert parts[-1].cumulative_logprob == want[index].cumulative_logprob
+        if kind is RequestOutputKind.DELTA:
+            assert [token for part in parts for token in part.token_ids] == want[index].token_ids
+            assert [row for part in parts for row in part.logprobs or ()] == want[index].logprobs
+            assert "".join(part.text for part in parts) == want[index].text
+        else:
+            assert parts[-1] == want[index]
+            n_tokens = [len(part.token_ids) for part in parts]
+            assert n_tokens[0] == 1 and sorted(set(n_tokens)) == list(range(1, n_tokens[-1] + 1))
+            assert all(part.token_ids == want[index].token_ids[: len(part.token_ids)] for part in parts)
 
 
 def test_stream_chat(llm: LLM) -> None:

@@ -93,6 +93,34 @@ def test_a_forked_child_can_generate(llm: LLM) -> None:
     assert text_of(llm) == want
 
 
+def test_a_child_forked_in_the_middle_of_a_step_can_generate(llm: LLM) -> None:
+    want = text_of(llm)
+    stop = threading.Event()
+
+    def compute() -> None:
+        while not stop.is_set():
+            llm.generate("Hello", SamplingParams(temperature=0, max_tokens=30, ignore_eos=True), use_tqdm=False)
+
+    other = threading.Thread(target=compute)
+    other.start()
+    try:
+        for delay in (0.05, 0.17):
+            time.sleep(delay)
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    own = LLM(smollm2.NAME, kv_cache_memory_bytes="64M")
+                    code = 0 if text_of(llm) == text_of(own) == want else 2
+                finally:
+                    os._exit(code)
+            assert wait_for(child) == 0
+    finally:
+        stop.set()
+        other.join(60)
+    assert text_of(llm) == want
+
+
 def wait_for(child: int, seconds: float = 30) -> int:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
