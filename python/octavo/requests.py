@@ -15,6 +15,7 @@ from octavo.loading import LoadedModel
 from octavo.sample import Sample
 from octavo.sampling_params import RepetitionDetectionParams, SamplingParams
 from octavo.tokenization_options import TokenizationOptions
+from octavo.tokenizer import Tokenizer
 
 
 @dataclass
@@ -59,17 +60,14 @@ class RequestBuilder:
 
     def encode(self, prompts: Mapping[int, str], add_special_tokens: bool) -> dict[int, list[int] | OctavoError]:
         """Token ids of each text, or the error it causes."""
-        if self._model.tokenizer is None and prompts:
+        tokenizer = self._model.tokenizer
+        if tokenizer is None:
             no_tokenizer = InvalidInputError("This LLM has no tokenizer (skip_tokenizer_init); pass token ids.")
             return dict.fromkeys(prompts, no_tokenizer)
-        assert self._model.tokenizer is not None or not prompts
-        encoded: dict[int, list[int] | OctavoError] = {}
-        for index, text in prompts.items():
-            try:
-                encoded[index] = self._model.tokenizer.encode(text, add_special_tokens)  # type: ignore[union-attr]
-            except OctavoError as error:
-                encoded[index] = type(error)(f"prompt {index}: {error}")
-        return encoded
+        try:
+            return dict(zip(prompts, tokenizer.encode_batch(prompts.values(), add_special_tokens), strict=True))
+        except OctavoError:  # of one text: the others are encoded all the same
+            return {index: _encoded(tokenizer, index, text, add_special_tokens) for index, text in prompts.items()}
 
     def token_ids(
         self, index: int, prompt: ParsedPrompt, encoded: Any, params: SamplingParams, options: TokenizationOptions
@@ -162,6 +160,13 @@ class RequestBuilder:
             if spaced[0] != bare[0] and len(spaced) == len(bare):
                 words.append(spaced)
         return words
+
+
+def _encoded(tokenizer: Tokenizer, index: int, text: str, add_special_tokens: bool) -> list[int] | OctavoError:
+    try:
+        return tokenizer.encode(text, add_special_tokens)
+    except OctavoError as error:
+        return type(error)(f"prompt {index}: {error}")
 
 
 _SAME_NAMES = (

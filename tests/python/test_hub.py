@@ -139,6 +139,80 @@ def test_a_tokenizer_is_fetched_alone(tmp_path: Path) -> None:
         assert hub.fetched == set(HF_MODEL)
 
 
+SENTENCE_MODEL = {
+    **HF_MODEL,
+    "config.json": b'{"architectures": ["BertModel"]}',
+    "modules.json": json.dumps(
+        [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+            {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"},
+            {"idx": 4, "name": "4", "path": "4_Normalize", "type": "sentence_transformers.models.Normalize"},
+        ]
+    ).encode(),
+    "1_Pooling/config.json": b"{}",
+    "2_Dense/config.json": b"{}",
+    "2_Dense/model.safetensors": SAFETENSORS,
+    "3_Dense/config.json": b"{}",
+    "3_Dense/pytorch_model.bin": b"x",
+    "sentence_bert_config.json": b"{}",
+    "config_sentence_transformers.json": b"{}",
+}
+
+
+def test_all_modules_of_a_sentence_model_are_fetched(tmp_path: Path) -> None:
+    others = dict.fromkeys(("2_Dense/pytorch_model.bin", "onnx/model.onnx", "openvino/openvino_model.bin"), b"x")
+    with HubServer({"owner/model": Repo({**SENTENCE_MODEL, **others})}) as hub:
+        folder = Path(start(hub.url, tmp_path, "owner/model")["folder"])
+        assert hub.fetched == set(SENTENCE_MODEL)
+        n_requests = len(hub.requests)
+        assert start(hub.url, tmp_path, "owner/model")["imported"] is False
+        assert len(hub.requests) == n_requests
+        (folder / "2_Dense" / "model.safetensors").unlink()
+        hub.requests.clear()
+        start(hub.url, tmp_path, "owner/model")
+        assert hub.fetched == {"2_Dense/model.safetensors"}
+
+
+def test_a_module_that_the_hub_lacks_is_asked_for_once(tmp_path: Path) -> None:
+    files = {name: data for name, data in SENTENCE_MODEL.items() if name != "1_Pooling/config.json"}
+    with HubServer({"owner/model": Repo(files)}) as hub:
+        start(hub.url, tmp_path, "owner/model")
+        n_requests = len(hub.requests)
+        assert start(hub.url, tmp_path, "owner/model")["imported"] is False
+        assert len(hub.requests) == n_requests
+
+
+def test_names_of_one_word(tmp_path: Path) -> None:
+    with HubServer({"gpt2": Repo({**HF_MODEL, "pytorch_model.bin": b"x", "64.tflite": b"x"})}) as hub:
+        first = start(hub.url, tmp_path, "gpt2")
+        assert hub.fetched == set(HF_MODEL)
+        assert Path(first["folder"]).parts[-3] == "models--gpt2"
+        n_requests = len(hub.requests)
+        assert start(hub.url, tmp_path, "gpt2") == {**first, "imported": False}
+        assert start(hub.url, tmp_path, "gpt2", "tokenizer")["folder"] == first["folder"]
+        assert len(hub.requests) == n_requests
+        error = start(hub.url, tmp_path, "gpt3")["error"]
+    assert "gpt3 is neither a local path nor a model" in error
+
+
+def test_a_name_of_one_word_in_a_filled_cache(tmp_path: Path) -> None:
+    files = {**HF_MODEL, "config.json": b'{"architectures": ["BertForMaskedLM"]}'}
+    root = fill_cache(tmp_path, files, repo="bert-base-uncased")
+    found = start("http://127.0.0.1:9", tmp_path, "bert-base-uncased", env={"HF_HUB_OFFLINE": "1"})
+    assert (found["folder"], found["imported"]) == (str(root / "snapshots" / COMMIT), False)
+
+
+def test_a_sentencepiece_model_is_a_tokenizer(tmp_path: Path) -> None:
+    weights = {name: data for name, data in HF_MODEL.items() if name != "tokenizer.json"}
+    files = {**weights, "sentencepiece.bpe.model": b"x"}
+    with HubServer({"owner/model": Repo(files)}) as hub:
+        folder = start(hub.url, tmp_path, "owner/model", "tokenizer")["folder"]
+        assert hub.fetched == {"sentencepiece.bpe.model", "tokenizer_config.json"}
+        assert Path(folder, "sentencepiece.bpe.model").is_file()
+
+
 GGUF_REPO = {
     "README.md": b"",
     "Model-Q4_K_M.gguf": GGUF,
@@ -154,6 +228,7 @@ GGUF_REPO = {
     [
         ("owner/model:Q4_K_M", {"Model-Q4_K_M.gguf"}),
         ("owner/model:ud-q4_k_xl", {"Model-UD-Q4_K_XL.gguf"}),
+        ("owner/model:Q4_K_XL", {"Model-UD-Q4_K_XL.gguf"}),
         ("owner/model:BF16", {name for name in GGUF_REPO if "BF16" in name}),
         ("owner/model/Model-Q4_K_M.gguf", {"Model-Q4_K_M.gguf"}),
         ("owner/model/BF16/Model-BF16-00001-of-00002.gguf", {name for name in GGUF_REPO if "BF16" in name}),
@@ -169,6 +244,21 @@ def test_gguf_by_quantisation_and_by_file(tmp_path: Path, name: str, files: set[
         assert start(hub.url, tmp_path, name) == {**found, "imported": False}
         assert start(hub.url, tmp_path, name, "tokenizer")["folder"] == f"{found['folder']}/{found['files'][0]}"
         assert len(hub.requests) == n_requests
+
+
+def test_a_label_of_its_own_goes_before_a_marked_one(tmp_path: Path) -> None:
+    files = {"m-UD-Q4_K_XL.gguf": GGUF, "m-Q4_K_XL.gguf": GGUF + b"own"}
+    with HubServer({"owner/model": Repo(files)}) as hub:
+        assert start(hub.url, tmp_path, "owner/model:UD-Q4_K_XL")["files"] == ["m-UD-Q4_K_XL.gguf"]
+        offline = start(hub.url, tmp_path, "owner/model:Q4_K_XL", env={"HF_HUB_OFFLINE": "1"})
+        assert offline["files"] == ["m-UD-Q4_K_XL.gguf"]
+        assert start(hub.url, tmp_path, "owner/model:Q4_K_XL")["files"] == ["m-Q4_K_XL.gguf"]
+
+
+def test_several_marked_labels_are_listed(tmp_path: Path) -> None:
+    with HubServer({"owner/model": Repo({"m-UD-Q4_0.gguf": GGUF, "m.i1-Q4_0.gguf": GGUF})}) as hub:
+        error = start(hub.url, tmp_path, "owner/model:Q4_0")["error"]
+    assert "m-UD-Q4_0.gguf, m.i1-Q4_0.gguf" in error
 
 
 def test_a_repository_with_one_gguf_needs_no_more_than_its_name(tmp_path: Path) -> None:

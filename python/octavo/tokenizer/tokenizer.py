@@ -102,6 +102,8 @@ class Tokenizer:
     ) -> list[list[int]]:
         """``encode`` of every text, on several threads and without the GIL."""
         checked = [_checked_text(text) for text in texts]
+        if len(checked) == 1:  # no threads, which would tie the process against forks
+            return [self.encode(checked[0], add_special_tokens, max_length=max_length, truncation_side=truncation_side)]
         ids: list[list[int]] = []
         for start in range(0, len(checked), _BATCH):
             part = checked[start : start + _BATCH]

@@ -15,6 +15,7 @@ _SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$",
 _QUANTISATION = re.compile(
     r"(?:^|[-._/])((?:UD-|i1-)?(?:I?Q\d+\w*|TQ\d+\w*|MXFP4\w*|NVFP4\w*|BF16|FP?16|FP?32))$", re.IGNORECASE
 )
+_MARKS = ("ud-", "i1-")  # who chose the formats of a file's tensors, or how
 _COMPANIONS = ("mmproj", "imatrix")  # vision projectors and calibration data: in GGUF form, but no models
 
 
@@ -34,17 +35,26 @@ def quantisation(name: str) -> str:
     return match.group(1) if match else stem.rpartition("/")[2]
 
 
-def pick_quantisation(label: str, names: Iterable[str], where: str) -> tuple[str, ...]:
+def pick_quantisation(label: str, names: Iterable[str], where: str, *, relaxed: bool = True) -> tuple[str, ...]:
     """The files of the model with this quantisation (case aside), in part order; ``where`` names the place in errors.
+
+    Args:
+        label: Such as Q4_K_M or UD-Q4_K_XL.
+        names: The files there are.
+        where: The place, for messages.
+        relaxed: Where nothing has the label, take what has it after a maker's mark: UD-Q4_K_XL for Q4_K_XL.
 
     Raises:
         ModelError: no file or more than one model has the label, or a part is missing.
     """
     models = _by_stem(model_files(names))
-    found = [parts for parts in models.values() if quantisation(parts[0]).lower() == label.lower()]
+    labels = {stem: quantisation(parts[0]).lower() for stem, parts in models.items()}
+    found = [models[stem] for stem, own in labels.items() if own == label.lower()]
+    if not found and relaxed:
+        found = [models[stem] for stem, own in labels.items() if own in {f"{mark}{label.lower()}" for mark in _MARKS}]
     if not found:
-        labels = sorted({quantisation(parts[0]) for parts in models.values()})
-        raise ModelError(f"{where} has no GGUF with the quantisation {label!r}; {_there(labels)}.")
+        there = sorted({quantisation(parts[0]) for parts in models.values()})
+        raise ModelError(f"{where} has no GGUF with the quantisation {label!r}; {_there(there)}.")
     if len(found) > 1:
         options = ", ".join(parts[0] for parts in found)
         raise ModelError(

@@ -5,6 +5,7 @@ huggingface_hub is imported only when something must be fetched; a model whole i
 
 from __future__ import annotations
 
+import functools
 import glob
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -14,12 +15,14 @@ from pathlib import Path
 from octavo.errors import ModelError
 from octavo.weights import hub_cache
 from octavo.weights.checkpoint import shard_names, weight_entry
-from octavo.weights.gguf_names import pick_only
+from octavo.weights.gguf_names import pick_file, pick_only, pick_quantisation, quantisation
 from octavo.weights.hub_cache import HubRepo, Snapshot
 from octavo.weights.hub_errors import explained
 
 TOKENIZER_FILES = (
     "tokenizer*",
+    "sentencepiece.bpe.model",
+    "spiece.model",
     "vocab*",
     "merges.txt",
     "added_tokens.json",
@@ -39,7 +42,7 @@ MODEL_FILES = (
 Pick = Callable[[Iterable[str], str], tuple[str, ...]]  # (file names, where they are) -> the GGUF files wanted
 
 # What hub_cache asks for before it calls a model whole: remembered as lacking where the hub has no such file.
-_ASKED_FOR = ("tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json")
+_ASKED_FOR = ("tokenizer.json", "tokenizer_config.json", "modules.json")
 
 
 def fetch_model(repo: HubRepo) -> tuple[Path, tuple[str, ...]]:
@@ -63,17 +66,47 @@ def fetch_model(repo: HubRepo) -> tuple[Path, tuple[str, ...]]:
         raise
 
 
-def fetch_gguf(repo: HubRepo, pick: Pick) -> tuple[Path, tuple[str, ...]]:
-    """Fetch the GGUF files that ``pick`` chooses; returns the folder and their names.
+def fetch_file(repo: HubRepo, name: str) -> tuple[Path, tuple[str, ...]]:
+    """Fetch the named GGUF file, or all parts of the split model it belongs to; returns the folder and their names.
 
     Raises:
-        ModelError: the repository cannot be reached or read, or ``pick`` refuses its files.
+        ModelError: the repository cannot be reached or read, or has no such file.
     """
+    pick = functools.partial(pick_file, name)
     snapshot = repo.snapshot()
     if snapshot and (names := _picked(pick, repo, snapshot)):
         return snapshot.folder, names
     names = pick(_list_files(repo), repo.name)
     return _download(repo, names).folder, names
+
+
+def fetch_quantisation(repo: HubRepo, label: str) -> tuple[Path, tuple[str, ...]]:
+    """Fetch the GGUF files with the quantisation; returns the folder and their names.
+
+    A file whose label only ends with ``label`` (UD-Q4_K_XL) is taken where the hub has none with the label itself.
+
+    Raises:
+        ModelError: the repository cannot be reached or read, or none or several of its models have the label.
+    """
+    exact = functools.partial(pick_quantisation, label, relaxed=False)
+    relaxed = functools.partial(pick_quantisation, label)
+    without = f"{label.lower()}.gguf"  # marked as lacking: the hub was asked for the label itself
+    snapshot = repo.snapshot()
+    cached = _picked(exact, repo, snapshot) if snapshot else ()
+    if snapshot and not cached and snapshot.lacks(without):
+        cached = _picked(relaxed, repo, snapshot)
+    if snapshot and cached:
+        return snapshot.folder, cached
+    try:
+        names = relaxed(_list_files(repo), repo.name)
+        fetched = _download(repo, names)
+    except ModelError:
+        if snapshot and (names := _picked(relaxed, repo, snapshot)):
+            return snapshot.folder, names
+        raise
+    if quantisation(names[0]).lower() != label.lower():
+        fetched.mark_lacking(without)
+    return fetched.folder, names
 
 
 def fetch_tokenizer(repo: HubRepo) -> Path:
@@ -102,7 +135,8 @@ def _fetch_model(repo: HubRepo) -> tuple[Path, tuple[str, ...]]:
         names = pick_only(listed, repo.name)
         return _download(repo, names).folder, names
     is_index = entry.endswith(".index.json")
-    snapshot = _download(repo, _matching(listed, (*MODEL_FILES, entry) if is_index else MODEL_FILES))
+    small = _matching(listed, (*MODEL_FILES, entry) if is_index else MODEL_FILES)
+    snapshot = _download(repo, [*small, *_module_weights(listed)])
     weights = shard_names(snapshot.folder / entry) if is_index else (entry,)
     _download(replace(repo, revision=snapshot.commit), weights)
     _remember_lacking(snapshot, listed)
@@ -125,8 +159,15 @@ def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     )
 
 
+def _module_weights(listed: frozenset[str]) -> list[str]:
+    """The weights of each sentence-transformers module that has any, such as 2_Dense: one file of each."""
+    folders = [name.partition("/")[0] for name in _matching(listed, ["[0-9]_*/config.json"])]
+    choices = [[f"{folder}/{name}" for name in hub_cache.MODULE_WEIGHTS] for folder in folders]
+    return [present[0] for names in choices if (present := [name for name in names if name in listed])]
+
+
 def _remember_lacking(snapshot: Snapshot, listed: frozenset[str]) -> None:
-    for name in _ASKED_FOR:
+    for name in (*_ASKED_FOR, *hub_cache.module_files(snapshot)):
         if name not in listed:
             snapshot.mark_lacking(name)
 

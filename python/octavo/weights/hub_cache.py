@@ -10,6 +10,7 @@ Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -20,7 +21,16 @@ from octavo.weights.checkpoint import weight_files
 from octavo.weights.json_file import read_json_object
 
 _COMMIT = re.compile(r"[0-9A-Za-z]+")
-_VOCABULARIES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.txt",), ("vocab.json", "merges.txt"))
+_MODULE_PATH = re.compile(r"[0-9]_\w+")
+_VOCABULARIES = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("sentencepiece.bpe.model",),
+    ("spiece.model",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+)
+MODULE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a sentence-transformers module; the first is preferred
 
 
 def cache_dir() -> Path:
@@ -104,9 +114,30 @@ def has_model(snapshot: Snapshot) -> bool:
 def _has_pooling(snapshot: Snapshot) -> bool:
     """Whether the sentence-transformers files are there; a model that only embeds means something else without them."""
     if snapshot.has("modules.json"):
-        return _settled(snapshot, "1_Pooling/config.json")
+        return all(_settled(snapshot, name) for name in module_files(snapshot)) and _has_dense_weights(snapshot)
     architectures = read_json_object(snapshot.folder / "config.json").get("architectures")
     return not _is_bare(architectures) or snapshot.lacks("modules.json")
+
+
+def module_files(snapshot: Snapshot) -> list[str]:
+    """The configurations of the modules that modules.json names; empty where there is none."""
+    return [f"{path}/config.json" for path, kind in _modules(snapshot) if kind in ("Pooling", "Dense")]
+
+
+def _has_dense_weights(snapshot: Snapshot) -> bool:
+    dense = [path for path, kind in _modules(snapshot) if kind == "Dense" and snapshot.has(f"{path}/config.json")]
+    return all(any(snapshot.has(f"{path}/{name}") for name in MODULE_WEIGHTS) for path in dense)
+
+
+def _modules(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """(folder, kind) of the modules with a folder of their own; a damaged file is for the loader to tell."""
+    try:
+        modules = json.loads((snapshot.folder / "modules.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    found = [module for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
+    named = [(str(module.get("path")), str(module.get("type")).rpartition(".")[2]) for module in found]
+    return [(path, kind) for path, kind in named if _MODULE_PATH.fullmatch(path)]
 
 
 def _is_bare(architectures: object) -> bool:

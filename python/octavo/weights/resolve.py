@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import re
@@ -16,12 +15,25 @@ from octavo.weights.checkpoint import weight_files
 
 GGUF_MAGIC = b"GGUF"
 PACKAGE_SCHEME = "pkg://"
-TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOKENIZER_NAMES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+)
 
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
-_HUB_NAME = re.compile(rf"(?P<repo>{_WORD}/{_WORD})(?::(?P<quantisation>[\w.-]+)|/(?P<file>.+\.gguf))?", re.IGNORECASE)
+_HUB_NAME = re.compile(
+    rf"(?P<repo>{_WORD}(?P<name>/{_WORD})?)(?(name)(?::(?P<quantisation>[\w.-]+)|/(?P<file>.+\.gguf))?)", re.IGNORECASE
+)
+_LONGEST_REPO = 96  # characters, on the hub
 _REVISION = re.compile(r"[\w][\w./+-]*")
-_FORMS = "a local folder or GGUF file, owner/repo, owner/repo:QUANTISATION, owner/repo/file.gguf or pkg://package/path"
+_FORMS = (
+    "a local folder or GGUF file, a hub name such as gpt2 or owner/repo, owner/repo:QUANTISATION, owner/repo/file.gguf "
+    "or pkg://package/path"
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +57,9 @@ def resolve_model(
     """Find a model by name, fetching it from the hub where need be.
 
     Args:
-        name: a local folder in HF layout or holding one GGUF, a GGUF file, ``owner/repo``,
-            ``owner/repo:QUANTISATION``, ``owner/repo/file.gguf``, or ``pkg://package/path`` in an installed package.
+        name: a local folder in HF layout or holding one GGUF, a GGUF file, ``owner/repo`` or an old name of one word
+            such as ``gpt2``, ``owner/repo:QUANTISATION``, ``owner/repo/file.gguf``, or ``pkg://package/path`` in an
+            installed package. What exists locally goes before the hub.
         revision: branch, tag or commit on the hub; main where None.
         hf_token: the hub's access token; HF_TOKEN or the stored login where None or True, no token where False.
         download_dir: the hub cache to use; the common one (HF_HOME, HF_HUB_CACHE) where None.
@@ -209,7 +222,8 @@ def _local_tokenizer(name: str, path: Path) -> Path:
 def _match_hub_name(name: str) -> re.Match[str]:
     """The parts of a hub name: repo, and quantisation or file where given."""
     match = _HUB_NAME.fullmatch(name)
-    if match is None or "--" in match["repo"] or ".." in match["repo"] or match["repo"].lower().endswith(".gguf"):
+    repo = match["repo"] if match else ""
+    if match is None or len(repo) > _LONGEST_REPO or "--" in repo or ".." in repo or repo.lower().endswith(".gguf"):
         raise ModelError(f"There is no file or folder {name!r}, and it is no name on the hub; give {_FORMS}.")
     return match
 
@@ -227,7 +241,7 @@ def _hub_repo(
 def _fetch_model(match: re.Match[str], repo: hub_cache.HubRepo) -> tuple[Path, tuple[str, ...]]:
     """The folder of a hub model, and its GGUF files' names where it is one."""
     if match["quantisation"]:
-        return hub.fetch_gguf(repo, functools.partial(gguf_names.pick_quantisation, match["quantisation"]))
+        return hub.fetch_quantisation(repo, match["quantisation"])
     if match["file"]:
-        return hub.fetch_gguf(repo, functools.partial(gguf_names.pick_file, match["file"]))
+        return hub.fetch_file(repo, match["file"])
     return hub.fetch_model(repo)
