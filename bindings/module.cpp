@@ -1,6 +1,7 @@
 #include "array.h"
 #include "base/cpu.h"
 #include "base/memory.h"
+#include "base/numa.h"
 #include "kernels/kernels.h"
 
 namespace octavo {
@@ -11,6 +12,8 @@ void register_system(py::module_& m) {
       "isa", [] { return std::string(isa_name(kernels().isa)); }, "Name of the kernel table in use.");
   m.def("cpu_name", &cpu_name, "Brand string of the processor.");
   m.def("usable_cpus", &usable_cpus, "CPUs this process may use: the smaller of affinity mask and cgroup quota.");
+  m.def(
+      "numa_nodes", [] { return numa_nodes().size(); }, "NUMA nodes whose CPUs this process may use.");
   m.def("available_memory", &available_memory, "Bytes this process may still allocate.");
   m.attr("KV_BLOCK_TOKENS") = kKvTile;
   m.attr("__version__") = OCTAVO_VERSION;

@@ -37,6 +37,10 @@ _SIZES = (
     "head_dim",
     "max_position_embeddings",
     "vocab_size",
+    "num_experts",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "decoder_sparse_step",
 )
 _NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
 _METHOD_NAMES = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "fp8": "FP8", "fbgemm_fp8": "FP8"}

@@ -165,7 +165,10 @@ class EngineArgs:
         None, "Threads to compute with; None is what the process may use.", minimum=1
     )
     tensor_parallel_size: int = _PARALLEL.whole(
-        1, "Devices, or NUMA nodes on CPU, to split the model over.", minimum=1, flags=["-tp"]
+        1,
+        "Devices to split the model over; on CPU groups of threads, best one for each NUMA node.",
+        minimum=1,
+        flags=["-tp"],
     )
     disable_custom_all_reduce: bool = _PARALLEL.flag(False, f"{_NO_EFFECT} on CPU.")
 
@@ -183,7 +186,9 @@ class EngineArgs:
     swap_space: float = _CACHE.number(4, f"{_NO_EFFECT}: a preempted request is computed again.", minimum=0)
 
     cpu_offload_gb: float = _OFFLOAD.number(
-        0, "GiB of weights to leave in the mapped file (CPU) or in host memory (GPU).", minimum=0
+        0,
+        "GiB of weights, from the first layer on, to leave in the mapped file (CPU) or in host memory (GPU).",
+        minimum=0,
     )
 
     max_num_batched_tokens: int | str | None = _SCHEDULER.whole(

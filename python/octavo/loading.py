@@ -97,8 +97,6 @@ def open_model(args: EngineArgs) -> OpenedModel:
 def _check_supported(args: EngineArgs) -> None:
     if args.device == "cuda":
         raise InvalidInputError("octavo was built without a CUDA backend; use device='cpu'.")
-    if args.tensor_parallel_size > 1:
-        raise InvalidInputError("octavo runs on one device so far; use tensor_parallel_size=1.")
 
 
 def _check_kind(args: EngineArgs, files: ModelFiles) -> None:
@@ -158,9 +156,18 @@ def _build(
     task = resolve_task(args, opened.architecture, model)
     checkpoint = opened.checkpoint if opened.gguf is not None else opened.checkpoint.under(model.base_prefix)
     n_threads = _n_threads(args)
+    _log_ranks(args.tensor_parallel_size, n_threads)
     keep_float32 = opened.gguf is not None or task != "generate"
     with _core_errors(ModelError), _progress_bar(checkpoint.n_bytes, args.use_tqdm_on_load) as progress:
-        loader = WeightLoader(checkpoint, n_threads, args.dtype, keep_float32=keep_float32, progress=progress)
+        loader = WeightLoader(
+            checkpoint,
+            n_threads,
+            args.dtype,
+            keep_float32=keep_float32,
+            progress=progress,
+            n_ranks=args.tensor_parallel_size,
+            offload_bytes=args.cpu_offload_gb * 2**30,
+        )
         body, head = trace_model(model, task, loader)
         loader.check_complete(model.ignored)
     options = _engine_options(args, model, n_threads)
@@ -212,9 +219,20 @@ def _n_threads(args: EngineArgs) -> int:
     return args.num_threads or _core.usable_cpus()
 
 
+def _log_ranks(n_ranks: int, n_threads: int) -> None:
+    """Says where tensor_parallel_size asks for more than there is: it is then no error, but no gain either."""
+    if n_ranks > n_threads:
+        logger.info("tensor_parallel_size=%d is more than the %d threads: each is a rank.", n_ranks, n_threads)
+    if n_ranks > _core.numa_nodes():
+        logger.info(
+            "tensor_parallel_size=%d is more than the %d NUMA nodes: ranks share them.", n_ranks, _core.numa_nodes()
+        )
+
+
 def _engine_options(args: EngineArgs, model: nn.Model, n_threads: int) -> Any:
     options = _core.EngineOptions()
     options.n_threads = n_threads
+    options.n_ranks = args.tensor_parallel_size
     options.exact = exact_cache(args)
     options.bidirectional = not model.causal
     options.max_num_seqs = args.max_num_seqs or CPU_MAX_NUM_SEQS

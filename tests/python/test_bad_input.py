@@ -188,7 +188,7 @@ def test_other_arguments(llm: LLM) -> None:
         ("num_threads", 100_000),
         ("dtype", "int3"),
         ("seed", 1.5),
-        ("tensor_parallel_size", 2),
+        ("tensor_parallel_size", 0),
         ("device", "cuda"),
         ("task", "embed"),
         ("quantization", "aqlm"),

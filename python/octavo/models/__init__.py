@@ -10,6 +10,9 @@ from octavo.nn import Model
 # Family -> (module, class).
 _FAMILIES = {
     "Llama": ("llama", "Llama"),
+    "Mixtral": ("mixtral", "Mixtral"),
+    "Qwen2Moe": ("qwen2_moe", "Qwen2Moe"),
+    "Qwen3Moe": ("qwen3_moe", "Qwen3Moe"),
 }
 _TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
 

@@ -12,6 +12,7 @@ from octavo.nn.modules import (
     Linear,
     RMSNorm,
 )
+from octavo.nn.moe import MoE
 from octavo.nn.rope import Rope
 from octavo.nn.trace import Part, Trace, Value, Weights
 
@@ -24,6 +25,7 @@ __all__ = [
     "LMHead",
     "LayerNorm",
     "Linear",
+    "MoE",
     "Model",
     "ModelConfig",
     "Part",

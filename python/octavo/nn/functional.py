@@ -31,10 +31,16 @@ def activation(name: str) -> Callable[[Value], Value]:
     Raises:
         ModelError: octavo does not know it.
     """
+    kind = activation_kind(name)
+    return lambda x: x.trace.value(x.trace.graph.activation(x.index, kind))
+
+
+def activation_kind(name: str) -> _core.Activation:
+    """What the core calls it; raises ModelError as ``activation`` does."""
     if name not in _ACTIVATIONS:
         raise ModelError(f"config.json asks for the activation {name!r}; octavo knows {', '.join(_ACTIVATIONS)}.")
-    kind = getattr(_core.Activation, _ACTIVATIONS[name])
-    return lambda x: x.trace.value(x.trace.graph.activation(x.index, kind))
+    kind: _core.Activation = getattr(_core.Activation, _ACTIVATIONS[name])
+    return kind
 
 
 def silu(x: Value) -> Value:

@@ -33,8 +33,8 @@ class Weights(Protocol):
 
     store: Any  # octavo._core.WeightStore
 
-    def linear(self, part: Part) -> int:
-        """The matrix (out features, in features) of ``part``."""
+    def linear(self, part: Part, *, exact: bool = False) -> int:
+        """The matrix (out features, in features) of ``part``; in float32, whatever the model's dtype, where exact."""
 
     def bias(self, part: Part) -> int | None:
         """The vector (out features,) of ``part``, or None where the checkpoint has none."""

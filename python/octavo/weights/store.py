@@ -41,8 +41,11 @@ class WeightLoader:
         *,
         keep_float32: bool,
         progress: Callable[[int], None],
+        n_ranks: int = 1,
+        offload_bytes: float = 0,
     ) -> None:
-        self.store = _core.WeightStore(n_threads)
+        self.store = _core.WeightStore(n_threads, n_ranks)
+        self._offload_bytes = offload_bytes  # of linears that may still be left in their files
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._keep_float32 = keep_float32
@@ -55,18 +58,27 @@ class WeightLoader:
         """Whether the checkpoint holds ``name``."""
         return name in self._checkpoint
 
-    def linear(self, part: Part) -> int:
-        """A matrix, repacked for the kernels."""
+    def linear(self, part: Part, *, exact: bool = False) -> int:
+        """A matrix, repacked for the kernels or left in its file."""
         name = f"{part.name}.weight"
 
         def add() -> int:
             tensor = matrix_of(self._tensor(name), part)
             n, k = _matrix_shape(tensor)
-            target = target_format(tensor.format, self._dtype, keep_float32=self._keep_float32)
-            added: int = self.store.add_linear(name, tensor.format, n, k, tensor.data, target, tensor.mapped)
-            return added
+            dtype = "float32" if exact else self._dtype
+            target = target_format(tensor.format, dtype, keep_float32=self._keep_float32)
+            if self._stays_in_file(tensor):
+                return self.store.leave_linear(name, tensor.format, n, k, tensor.data, target)
+            return self.store.add_linear(name, tensor.format, n, k, tensor.data, target, tensor.mapped)
 
-        return self._load(("linear", name, _rows_key(part)), add)
+        return self._load(("linear", name, _rows_key(part), str(exact)), add)
+
+    def _stays_in_file(self, tensor: SourceTensor) -> bool:
+        n_bytes = memoryview(tensor.data).nbytes
+        stays = tensor.mapped and n_bytes <= self._offload_bytes
+        if stays:
+            self._offload_bytes -= n_bytes
+        return stays
 
     def bias(self, part: Part) -> int | None:
         """The vector that goes with a matrix, if there is one."""
