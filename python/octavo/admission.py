@@ -67,8 +67,14 @@ class Admission:
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise InvalidTypeError(f"The priority of prompt {index} must be an integer, not {priority!r}.")
         checked = self._builder.checked_params(index, params)
-        token_ids = self._builder.token_ids(index, prompt, encoded, checked, options)
-        return Request(str(self._next_id()), prompt.text, token_ids, checked, priority, prompt.cache_salt)
+        embeds = None
+        if prompt.embeds is None:
+            token_ids = self._builder.token_ids(index, prompt, encoded, checked, options)
+        else:
+            token_ids, embeds = self._builder.embeds(index, prompt, checked, options)
+        request = Request(str(self._next_id()), prompt.text, token_ids, checked, priority, prompt.cache_salt)
+        request.embeds = embeds
+        return request
 
 
 def _texts(prompts: Sequence[ParsedPrompt | None]) -> dict[int, str]:
@@ -76,5 +82,5 @@ def _texts(prompts: Sequence[ParsedPrompt | None]) -> dict[int, str]:
     return {
         i: prompt.text
         for i, prompt in enumerate(prompts)
-        if prompt is not None and prompt.token_ids is None and prompt.text is not None
+        if prompt is not None and prompt.token_ids is None and prompt.embeds is None and prompt.text is not None
     }

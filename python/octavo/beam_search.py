@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from octavo import checks
 from octavo.beam_search_params import BeamSearchParams
-from octavo.errors import InvalidTypeError
+from octavo.errors import InvalidInputError, InvalidTypeError
 from octavo.logprobs import Logprob
 from octavo.requests import Request
 from octavo.sampling_params import SamplingParams
@@ -95,6 +95,8 @@ class BeamSearch:
     def run(self, prompts: Any) -> list[BeamSearchOutput]:
         """The beams of every prompt, in the order of the prompts."""
         requests = self._llm._requests(prompts, SamplingParams(max_tokens=1, detokenize=False), None, "raise")
+        if any(request.embeds is not None for request in requests):
+            raise InvalidInputError("beam_search needs text or token ids as prompts, not prompt_embeds.")
         searches = [self._start(request.token_ids) for request in requests]
         size = self._limit or max(len(searches), 1)
         bar = self._bar(len(range(0, len(searches), size)))

@@ -101,6 +101,7 @@ class EngineArgs:
     tokenizer: str | None = _MODEL.text(None, "Folder or hub name to take the tokenizer from; None is the model.")
     tokenizer_mode: str = _MODEL.one_of("auto", f"{_NO_EFFECT}: there is one way to tokenize.", "auto", "hf", "slow")
     skip_tokenizer_init: bool = _MODEL.flag(False, "Load no tokenizer: prompts and outputs are token ids only.")
+    enable_prompt_embeds: bool = _MODEL.flag(False, "Take rows of embeddings as prompts (prompt_embeds).")
     runner: str = _MODEL.one_of("auto", "What the model is run for.", "auto", "generate", "pooling")
     convert: str = _MODEL.one_of("auto", "Turn a model into one for pooling.", "auto", "none", "embed", "classify")
     task: str | None = _MODEL.one_of(None, "Another way to give runner and convert.", *_RUNNER_OF_TASK)

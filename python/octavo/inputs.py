@@ -1,22 +1,27 @@
 """What callers may pass as prompts, and how it is read.
 
-One prompt is text, a list (or any iterable) of token ids, or a dict with "prompt" or "prompt_token_ids" and
-optionally "cache_salt". Many prompts are any iterable of these: a list, tuple, generator, numpy array, or a column of
-pandas or datasets. A bad prompt is reported under its index and does not hide the others.
+One prompt is text, a list (or any iterable) of token ids, or a dict with "prompt", "prompt_token_ids" or
+"prompt_embeds" and optionally "cache_salt". Many prompts are any iterable of these: a list, tuple, generator, numpy
+array, or a column of pandas or datasets. A bad prompt is reported under its index and does not hide the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from octavo import checks
 from octavo.errors import InvalidInputError, InvalidTypeError, OctavoError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Embeds: TypeAlias = npt.NDArray[np.float32]
+
 _EXPECTED = "expected text, a list of token ids, or a dict with 'prompt' or 'prompt_token_ids'"
 _REFUSED_KEYS = {
-    "prompt_embeds": "octavo does not take embeddings as prompts; pass text or token ids",
     "multi_modal_data": "octavo runs text models only; leave multi_modal_data out",
     "encoder_prompt": "octavo runs decoder-only models; pass the text as 'prompt'",
     "decoder_prompt": "octavo runs decoder-only models; pass the text as 'prompt'",
@@ -31,11 +36,13 @@ class ParsedPrompt:
         text: The prompt's text; None when only token ids were given.
         token_ids: The prompt's token ids, which take precedence over the text; None when only text was given.
         cache_salt: Prompts share cached prefixes only with prompts of the same salt.
+        embeds: (n_tokens, hidden_size), the rows that stand for tokens; None when there are tokens.
     """
 
     text: str | None = None
     token_ids: list[int] | None = None
     cache_salt: str | None = None
+    embeds: Embeds | None = field(default=None, compare=False)
 
 
 def parse_prompts(prompts: object) -> tuple[list[ParsedPrompt | None], dict[int, OctavoError]]:
@@ -105,8 +112,10 @@ def _parse_dict(name: str, prompt: Mapping[Any, Any]) -> ParsedPrompt:
     for key, reason in _REFUSED_KEYS.items():
         if prompt.get(key) is not None:
             raise InvalidTypeError(f"{name} has the key {key!r}, but {reason}.")
-    text, ids, salt = (prompt.get(key) for key in ("prompt", "prompt_token_ids", "cache_salt"))
-    if text is None and ids is None:
+    text, ids, salt, embeds = (prompt.get(key) for key in ("prompt", "prompt_token_ids", "cache_salt", "prompt_embeds"))
+    if ids is not None and embeds is not None:
+        raise InvalidInputError(f"{name} has both prompt_token_ids and prompt_embeds; give only one of them.")
+    if text is None and ids is None and embeds is None:
         raise InvalidTypeError(
             f"{name} is a dict without text or tokens; give it the key 'prompt' or 'prompt_token_ids'."
         )
@@ -116,7 +125,29 @@ def _parse_dict(name: str, prompt: Mapping[Any, Any]) -> ParsedPrompt:
         text=None if text is None else checks.text(f"the text of {name}", text),
         token_ids=None if ids is None else _parse_token_ids(name, _untyped(ids)),
         cache_salt=salt,
+        embeds=None if embeds is None else _parse_embeds(name, embeds),
     )
+
+
+def _parse_embeds(name: str, value: Any) -> Embeds:
+    """Rows of floats as float32, of whatever array library they come from."""
+    import numpy as np
+
+    if callable(getattr(value, "detach", None)):  # a torch tensor: numpy has no bfloat16
+        value = value.detach().float().cpu().numpy()
+    if not hasattr(value, "dtype") or np.asarray(value).dtype.kind != "f":
+        raise InvalidTypeError(
+            f"the embeddings of {name} must be an array of floats, got {type(value).__name__}; pass prompt_embeds as a "
+            "numpy array or a torch tensor of shape (n_tokens, hidden_size)."
+        )
+    rows = np.ascontiguousarray(value, np.float32)
+    if rows.ndim != 2 or rows.size == 0:
+        raise InvalidInputError(
+            f"the embeddings of {name} have the shape {rows.shape}; expected (n_tokens, hidden_size), both above 0."
+        )
+    if not np.isfinite(rows).all():
+        raise InvalidInputError(f"the embeddings of {name} hold NaN or infinity; give finite numbers.")
+    return rows
 
 
 def _parse_token_ids(name: str, ids: object) -> list[int]:

@@ -52,7 +52,10 @@ class LLM:
         if self.engine_args.chat_template is not None:
             resolved_template(self.engine_args.chat_template)  # a wrong one is reported before any work
         self._model = load_model(self.engine_args)
-        self._builder = RequestBuilder(self._model, self.engine_args.max_logprobs, self.engine_args.logprobs_mode)
+        args = self.engine_args
+        self._builder = RequestBuilder(
+            self._model, args.max_logprobs, args.logprobs_mode, takes_embeds=args.enable_prompt_embeds
+        )
         self._runner = Runner(self._model, self._builder)
         self._admission = Admission(self._builder, self._runner.next_id)
 
@@ -88,8 +91,9 @@ class LLM:
         """Completes prompts; results come in the order of the prompts.
 
         Args:
-            prompts: One prompt or any iterable of prompts: text, token ids, or dicts with "prompt" or
-                "prompt_token_ids".
+            prompts: One prompt or any iterable of prompts: text, token ids, or dicts with "prompt",
+                "prompt_token_ids" or, for an LLM made with enable_prompt_embeds, "prompt_embeds": an array of shape
+                (n_tokens, hidden_size).
             sampling_params: For all prompts, or one for each; the defaults where None.
             use_tqdm: Whether to show a progress bar, or what to make it with.
             lora_request: Not supported; must be None.

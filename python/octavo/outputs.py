@@ -128,7 +128,7 @@ class RequestOutput:
     Attributes:
         request_id: Number of the request in the life of its LLM, as a string.
         prompt: The prompt's text; None when it was given as token ids.
-        prompt_token_ids: The prompt's token ids.
+        prompt_token_ids: The prompt's token ids; None when it was given as embeddings.
         prompt_logprobs: Log probabilities of each prompt token; None when not asked for.
         outputs: The samples, by index.
         finished: Whether every sample is complete.

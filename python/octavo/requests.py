@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octavo import _core
 from octavo.errors import InvalidInputError, OctavoError
@@ -17,6 +17,11 @@ from octavo.sampling_params import RepetitionDetectionParams, SamplingParams
 from octavo.tokenization_options import TokenizationOptions
 from octavo.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from octavo.inputs import Embeds
+
+NO_TOKEN = -1  # stands where an embedding is given instead of a token
+
 
 @dataclass
 class Request:
@@ -26,6 +31,7 @@ class Request:
         arrival_time: Unix time in seconds.
         sequences: The core's ids of its samples, by child number; empty before it is added.
         views: What has come of each sample; None before anything has.
+        embeds: (n_tokens, hidden_size) in place of the tokens' embeddings; the token ids are placeholders then.
         processed_logprobs: Report log probabilities after the logits were processed, whatever the LLM reports.
     """
 
@@ -40,6 +46,7 @@ class Request:
     sequences: list[int] = field(default_factory=list)
     views: list[Sample | None] = field(default_factory=list)
     processed_logprobs: bool = False
+    embeds: Embeds | None = None
 
     @property
     def finished(self) -> bool:
@@ -52,9 +59,10 @@ class Request:
 class RequestBuilder:
     """Turns parsed prompts into token ids and parameters into the core's sampling configs, checking both."""
 
-    def __init__(self, model: LoadedModel, max_logprobs: int, logprobs_mode: str) -> None:
+    def __init__(self, model: LoadedModel, max_logprobs: int, logprobs_mode: str, *, takes_embeds: bool) -> None:
         self._model = model
         self._max_logprobs = max_logprobs
+        self._takes_embeds = takes_embeds
         self._mode = getattr(_core.LogprobsMode, logprobs_mode)
         self.grammars = Grammars(model.tokenizer, model.vocab_size, model.eos_token_ids, model.n_threads)
 
@@ -79,6 +87,29 @@ class RequestBuilder:
         ids = options.for_request(params.truncate_prompt_tokens).truncated(ids, self._model.max_model_len - 1)
         self._check_ids(index, ids)
         return list(ids)
+
+    def embeds(
+        self, index: int, prompt: ParsedPrompt, params: SamplingParams, options: TokenizationOptions
+    ) -> tuple[list[int], Embeds]:
+        """Placeholder token ids and the rows they stand for: truncated where asked, and checked against the model."""
+        assert prompt.embeds is not None
+        width = self._model.core.hidden_size
+        if not self._takes_embeds:
+            raise InvalidInputError(
+                f"prompt {index} is given as embeddings; create the LLM with enable_prompt_embeds=True to use them."
+            )
+        if prompt.embeds.shape[1] != width:
+            raise InvalidInputError(
+                f"the embeddings of prompt {index} have {prompt.embeds.shape[1]} numbers a row, but this model's "
+                f"hidden size is {width}."
+            )
+        if params.prompt_logprobs is not None or params.prompt_logprob_token_ids is not None:
+            raise InvalidInputError(f"prompt {index} has embeddings for tokens, of which there are no prompt_logprobs.")
+        rows = list(range(len(prompt.embeds)))
+        kept = options.for_request(params.truncate_prompt_tokens).truncated(rows, self._model.max_model_len - 1)
+        ids = [NO_TOKEN] * len(kept)
+        self._check_ids(index, ids)
+        return ids, prompt.embeds[kept[0] : kept[-1] + 1]
 
     def _check_ids(self, index: int, ids: list[int]) -> None:
         longest = self._model.max_model_len

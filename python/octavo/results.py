@@ -43,7 +43,7 @@ class OutputBuilder:
         return RequestOutput(
             request_id=request.id,
             prompt=request.prompt,
-            prompt_token_ids=request.token_ids,
+            prompt_token_ids=request.token_ids if request.embeds is None else None,
             prompt_logprobs=self._of_prompt(prompt_rows, self._logprobs, request) if with_top else None,
             prompt_token_id_logprobs=self._of_prompt(prompt_rows, self._named, request) if with_named else None,
             outputs=[self._completion(request, i, view) for i, view in enumerate(request.views) if view is not None],

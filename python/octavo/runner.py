@@ -82,6 +82,7 @@ class Runner:
                         cache_salt=request.cache_salt or "",
                         request=number,
                         child=child,
+                        embeds=request.embeds,
                     )
                     request.sequences.append(sequence)
                     if config.host_hook or config.host_mask:
