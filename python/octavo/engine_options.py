@@ -113,7 +113,7 @@ class OptionGroup:
                 raise InvalidTypeError(f"{name} must be {kinds}, got {checks.shown(value)}.")
             return value
 
-        return self.field(None, help, check, {"type": _json_object, "metavar": "JSON"})
+        return self.field(None, help, check, {"type": json_object, "metavar": "JSON"})
 
     def field(
         self,
@@ -150,7 +150,8 @@ def _text_or_path(name: str, value: Any) -> str:
     return checks.text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object on the command line; raises argparse.ArgumentTypeError."""
     try:
         value = json.loads(text)
     except ValueError as error:
