@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from octavo import checks
 from octavo.engine_compat import CompatibilityArgs
-from octavo.engine_options import OptionGroup, json_object, option_of, read_int
+from octavo.engine_options import OptionGroup, json_object, option_of, read_int, text_or_path
 from octavo.engine_unknown import explain_unknown
 from octavo.errors import InvalidInputError
 from octavo.pooling.config import PoolerConfig, read_pooler_config
@@ -80,6 +80,17 @@ def _fraction(name: str, value: Any) -> float:
     return number
 
 
+def generation_config_field(default: str | None) -> Any:
+    """The field of that name; octavo.as_vllm gives it another default."""
+    return _MODEL.field(
+        default,
+        "Default sampling parameters: auto for the model's own, or a folder; None for octavo's.",
+        text_or_path,
+        {},
+        optional=True,
+    )
+
+
 @checks.reject_unknown_arguments(explain_unknown)
 @dataclass
 class EngineArgs(CompatibilityArgs):
@@ -121,9 +132,7 @@ class EngineArgs(CompatibilityArgs):
         "Whether logprobs come before or after penalties and filters, as log probabilities or as logits.",
         *("raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits"),
     )
-    generation_config: str | None = _MODEL.text(
-        None, "Default sampling parameters: auto for the model's own, or a folder; None for octavo's."
-    )
+    generation_config: str | None = generation_config_field(None)
     override_generation_config: Mapping[str, Any] | None = _MODEL.mapping(
         "Default sampling parameters that go before those of generation_config."
     )
@@ -213,11 +222,11 @@ class EngineArgs(CompatibilityArgs):
             setattr(self, field.name, option_of(field).checked(field.name, getattr(self, field.name)))
         self.resolve_runner()
 
-    @staticmethod
-    def add_cli_args(parser: _Container) -> _Container:
+    @classmethod
+    def add_cli_args(cls, parser: _Container) -> _Container:
         """Adds every argument to a parser, in groups, or to one argument group; returns what it was given."""
         groups: dict[str, argparse._ActionsContainer] = {}
-        for field in _in_order():
+        for field in _in_order(cls):
             option = option_of(field)
             title, description = option.group.title, option.group.description
             if isinstance(parser, argparse.ArgumentParser) and title not in groups:
@@ -258,10 +267,10 @@ class EngineArgs(CompatibilityArgs):
         return {**overridden, "rope_parameters": held}
 
 
-def _in_order() -> list[Field[Any]]:
+def _in_order(cls: type[EngineArgs]) -> list[Field[Any]]:
     """The engine's own fields, then those without effect."""
     inherited = {field.name for field in fields(CompatibilityArgs)}
-    return sorted(fields(EngineArgs), key=lambda field: field.name in inherited)
+    return sorted(fields(cls), key=lambda field: field.name in inherited)
 
 
 def _merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class OptionGroup:
 
     def text(self, default: str | None, help: str, *, flags: Sequence[str] = ()) -> Any:
         """A string; a path is taken for its text."""
-        return self.field(default, help, _text_or_path, {}, flags=flags)
+        return self.field(default, help, text_or_path, {}, flags=flags)
 
     def flag(self, default: bool | None, help: str) -> Any:
         """A switch."""
@@ -146,7 +146,8 @@ def read_int(name: str, value: Any) -> Any:
         raise InvalidInputError(f"{name}: {error}") from None
 
 
-def _text_or_path(name: str, value: Any) -> str:
+def text_or_path(name: str, value: Any) -> str:
+    """Text, or a path as its text; raises InvalidTypeError or InvalidInputError."""
     return checks.text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
