@@ -35,7 +35,8 @@ def modules_folder(folder: Path, *kinds: str, pooling: dict[str, Any] | None = N
 def plan_of(
     architecture: str, config: dict[str, Any] | None = None, folder: Path | None = None, **args: Any
 ) -> PoolingPlan | None:
-    return resolve_pooling(EngineArgs(**args), config or {}, architecture, folder)
+    decoder = not architecture.startswith(("Bert", "XLMRoberta"))
+    return resolve_pooling(EngineArgs(**args), config or {}, architecture, folder, language_model=decoder)
 
 
 def pooling_plan(*args: Any, **kwargs: Any) -> PoolingPlan:
@@ -72,6 +73,7 @@ def test_what_a_model_is_run_for(architecture: str, args: dict[str, Any], expect
     ("architecture", "args", "message"),
     [
         ("BertModel", {"runner": "generate"}, "has no output layer for text"),
+        ("Qwen2ForSequenceClassification", {"task": "generate"}, "has no output layer for text"),
         ("LlamaModel", {"task": "classify"}, "LlamaModel has no classifier"),
         ("LlamaModel", {"task": "embed", "pooler_config": {"task": "classify"}}, "leave one out"),
     ],

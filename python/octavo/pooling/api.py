@@ -10,7 +10,7 @@ from octavo.errors import InvalidInputError
 from octavo.inputs import parse_prompts
 from octavo.pooling.scoring import RenderPair, score
 from octavo.pooling.tasks import Call, Pooler, RawOutput
-from octavo.pooling.tokenization import read_tokenization
+from octavo.pooling.tokenization import pooling_options
 from octavo.pooling_outputs import (
     ClassificationRequestOutput,
     EmbeddingRequestOutput,
@@ -128,7 +128,7 @@ class PoolingMethods:
         by late interaction.
         """
         pooler = self._pooling("score")
-        how = read_tokenization(truncate_prompt_tokens, tokenization_kwargs)
+        how = pooling_options(truncate_prompt_tokens, tokenization_kwargs)
         call = Call(pooler.plan.task, pooling_params, how, use_tqdm, _raises(lora_request, on_error))
         raw = score(pooler, data_1, data_2, call, self._pair_template(chat_template))
         return [_typed(ScoringRequestOutput, output) for output in raw]
@@ -152,7 +152,7 @@ class PoolingMethods:
         tokenization: tuple[int | None, dict[str, Any] | None],
         on_error: OnError,
     ) -> list[RawOutput]:
-        call = Call(task, params, read_tokenization(*tokenization), use_tqdm, _raises(lora_request, on_error))
+        call = Call(task, params, pooling_options(*tokenization), use_tqdm, _raises(lora_request, on_error))
         return pooler.run(*parse_prompts(prompts), call)
 
     def _pair_template(self, given: str | None) -> RenderPair | None:

@@ -71,7 +71,7 @@ class PoolingPlan:
 
 
 def resolve_pooling(
-    args: EngineArgs, config: Mapping[str, Any], architecture: str, folder: Path | None
+    args: EngineArgs, config: Mapping[str, Any], architecture: str, folder: Path | None, *, language_model: bool
 ) -> PoolingPlan | None:
     """The plan of a pooling model; None for a model that generates.
 
@@ -79,6 +79,7 @@ def resolve_pooling(
         config: config.json in canonical form.
         architecture: The architecture that is run.
         folder: The folder with the Sentence Transformers files; None for a GGUF.
+        language_model: Whether octavo's model of this family can make logits.
 
     Raises:
         InvalidInputError: the arguments ask for what this architecture does not give.
@@ -93,13 +94,13 @@ def resolve_pooling(
         )
         runner = "pooling" if pools else "generate"
     if runner == "generate":
-        _check_generative(architecture, generates)
+        _check_generative(architecture, language_model)
         return None
     return _plan(args, config, architecture, convert, modules)
 
 
-def _check_generative(architecture: str, generates: bool) -> None:
-    if not generates:
+def _check_generative(architecture: str, language_model: bool) -> None:
+    if not language_model or architecture.endswith(_CLASSIFYING):
         raise InvalidInputError(
             f"runner='generate' was asked of {architecture}, which has no output layer for text; use runner='pooling'."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from octavo.errors import InvalidInputError, InvalidTypeError, OctavoError
@@ -12,10 +12,11 @@ from octavo.pooling.activations import Rows, activate, normalize
 from octavo.pooling.config import TASKS
 from octavo.pooling.plan import PoolingPlan
 from octavo.pooling.requests import PoolingRequest, run_requests
-from octavo.pooling.tokenization import Tokenization, cut_ids, encode_text
+from octavo.pooling.tokenization import encode_text
 from octavo.pooling_outputs import PoolingOutput, PoolingRequestOutput
 from octavo.pooling_params import PoolingParams
 from octavo.progress import ProgressBar, UseTqdm
+from octavo.tokenization_options import TokenizationOptions
 from octavo.tokenizer.tokenizer import Tokenizer
 
 Prompts = Sequence[ParsedPrompt | None]
@@ -41,7 +42,7 @@ class Call:
 
     task: str
     params: Any = None
-    how: Tokenization = Tokenization()
+    how: TokenizationOptions = TokenizationOptions(side="right")
     use_tqdm: UseTqdm = True
     raises: bool = True
 
@@ -54,7 +55,6 @@ class Pooler:
         core: octavo._core.Engine.
         name: What the model is called in messages.
         width: Numbers in a row: dimensions of an embedding, or classes.
-        default_pooling: "LAST" or "CLS": the architecture's own.
         has_segments: Whether the model tells the texts of a pair apart by token types.
         next_id: Gives the number of a new request.
     """
@@ -66,7 +66,6 @@ class Pooler:
     max_model_len: int
     vocab_size: int
     width: int
-    default_pooling: str
     has_segments: bool
     next_id: Callable[[], int]
 
@@ -122,14 +121,16 @@ class Pooler:
         return PoolingRequest(str(self.next_id()), ids, params, segments, prompt.cache_salt)
 
     def _token_ids(
-        self, index: int, prompt: ParsedPrompt, params: PoolingParams, how: Tokenization
+        self, index: int, prompt: ParsedPrompt, params: PoolingParams, how: TokenizationOptions
     ) -> tuple[list[int], list[int]]:
-        limit = how.limit(params.truncate_prompt_tokens, self.max_model_len)
+        own = params.truncate_prompt_tokens
+        how = how if own is None else replace(how, limit=own)
         if prompt.token_ids is not None:
-            return cut_ids(prompt.token_ids, limit, how.side), []
+            return how.truncated(prompt.token_ids, self.max_model_len), []
+        texts = [prompt.text or "", prompt.pair if isinstance(prompt, TextPair) else None]
+        text, pair = [part.lower() if part and self.plan.lowercase else part for part in texts]
         try:
-            pair = prompt.pair if isinstance(prompt, TextPair) else None
-            return encode_text(self.tokenizer, prompt.text or "", pair, how, limit, self.plan.lowercase)
+            return encode_text(self.tokenizer, text or "", pair, how, self.max_model_len)
         except OctavoError as error:
             raise type(error)(f"prompt {index}: {error}") from None
 
@@ -168,7 +169,7 @@ class Pooler:
     def _compute(self, requests: Sequence[PoolingRequest], call: Call) -> None:
         runnable = [request for request in requests if request.error is None]
         per_token = call.task.startswith("token_")
-        pooling = "all" if per_token else (self.plan.pooling or self.default_pooling).lower()
+        pooling = "all" if per_token else (self.plan.pooling or "LAST").lower()
         progress = ProgressBar(len(runnable), call.use_tqdm)
         try:
             for request in run_requests(self.core, runnable, pooling):
