@@ -40,7 +40,7 @@ def write_tokenizer(folder: Path, single: str = "$A", pair: str = "$A $B:1", **s
     return tokenizer
 
 
-def save_model(model: Any, folder: Path, seed: int = 0) -> Path:
+def save_model(model: Any, folder: Path, seed: int = 0, dtype: Any = None) -> Path:
     """Writes the model with weights whose activations stay near unit variance, so that results are far apart."""
     import torch
 
@@ -53,7 +53,7 @@ def save_model(model: Any, folder: Path, seed: int = 0) -> Path:
                 weight.normal_(std=0.3)
             else:
                 weight.normal_(std=1.0 if "embed" in name else weight.shape[1] ** -0.5)
-    model.save_pretrained(folder)
+    (model if dtype is None else model.to(dtype)).save_pretrained(folder)
     return folder
 
 
