@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from octavo.llm import LLM as LLM
     from octavo.outputs import CompletionOutput as CompletionOutput
     from octavo.outputs import RequestOutput as RequestOutput
+    from octavo.pooling.config import PoolerConfig as PoolerConfig
+    from octavo.pooling_outputs import ClassificationRequestOutput as ClassificationRequestOutput
+    from octavo.pooling_outputs import EmbeddingRequestOutput as EmbeddingRequestOutput
+    from octavo.pooling_outputs import PoolingRequestOutput as PoolingRequestOutput
+    from octavo.pooling_outputs import ScoringRequestOutput as ScoringRequestOutput
+    from octavo.pooling_params import PoolingParams as PoolingParams
     from octavo.sampling_params import SamplingParams as SamplingParams
 
 # Public name -> where it is defined. Imported at first use, so that `import octavo` is light.
@@ -28,11 +34,31 @@ _EXPORTS = {
     "EngineArgs": "octavo.engine_args",
     "RequestOutput": "octavo.outputs",
     "CompletionOutput": "octavo.outputs",
+    "PoolerConfig": "octavo.pooling.config",
+    "PoolingParams": "octavo.pooling_params",
+    "PoolingRequestOutput": "octavo.pooling_outputs",
+    "EmbeddingRequestOutput": "octavo.pooling_outputs",
+    "ClassificationRequestOutput": "octavo.pooling_outputs",
+    "ScoringRequestOutput": "octavo.pooling_outputs",
     "OctavoError": "octavo.errors",
     "__version__": "octavo._core",
 }
 
-__all__ = ["LLM", "CompletionOutput", "EngineArgs", "OctavoError", "RequestOutput", "SamplingParams", "__version__"]
+__all__ = [
+    "LLM",
+    "ClassificationRequestOutput",
+    "CompletionOutput",
+    "EmbeddingRequestOutput",
+    "EngineArgs",
+    "OctavoError",
+    "PoolerConfig",
+    "PoolingParams",
+    "PoolingRequestOutput",
+    "RequestOutput",
+    "SamplingParams",
+    "ScoringRequestOutput",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import ModelError
+from octavo.pooling.config import PoolerConfig as PoolerConfig  # where scripts look for it
 from octavo.rope_parameters import canonical_rope
 from octavo.weights.json_file import read_json_object
 

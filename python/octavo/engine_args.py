@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, fields
 from typing import Any, TypeVar
 
 from octavo import checks
-from octavo.engine_options import OptionGroup, option_of, read_int
+from octavo.engine_compat import CompatibilityArgs
+from octavo.engine_options import OptionGroup, json_object, option_of, read_int, text_or_path
+from octavo.engine_unknown import explain_unknown
 from octavo.errors import InvalidInputError
+from octavo.pooling.config import PoolerConfig, read_pooler_config
 from octavo.utils.argparse_utils import human_readable_int
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -21,6 +24,7 @@ _Container = TypeVar("_Container", bound=argparse._ActionsContainer)
 _NO_EFFECT = "Accepted so that existing scripts run; no effect"
 
 _MODEL = OptionGroup("Model", "Which model to run and how to read it.")
+_POOLING = OptionGroup("Pooling", "How a pooling model makes its results.")
 _LOAD = OptionGroup("Load", "How the model's files are found and loaded.")
 _PARALLEL = OptionGroup("Parallel", "What the model runs on.")
 _CACHE = OptionGroup("Cache", "The cache of keys and values.")
@@ -38,27 +42,8 @@ _RUNNER_OF_TASK = {
     "reward": ("pooling", "none"),
 }
 
+_JSON = {"type": json_object, "metavar": "JSON"}
 _DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
-
-_SERVER_ONLY = frozenset(
-    "host port api_key served_model_name uvicorn_log_level allowed_origins ssl_keyfile ssl_certfile root_path "
-    "disable_log_requests enable_log_requests max_log_len response_role chat_template_content_format "
-    "enable_auto_tool_choice tool_call_parser kv_transfer_config kv_events_config ec_transfer_config "
-    "otlp_traces_endpoint collect_detailed_traces data_parallel_address data_parallel_rpc_port".split()
-)
-_MULTI_MODAL = frozenset(
-    "limit_mm_per_prompt mm_processor_kwargs media_io_kwargs interleave_mm_strings mm_processor_cache_gb "
-    "mm_processor_cache_type disable_mm_preprocessor_cache mm_encoder_tp_mode skip_mm_profiling "
-    "allowed_local_media_path allowed_media_domains".split()
-)
-
-
-def _explain_unknown(name: str) -> str | None:
-    if name in _SERVER_ONLY:
-        return f"{name} only makes sense for a server, which octavo is not; leave it out."
-    if name in _MULTI_MODAL:
-        return f"{name} only makes sense for multi-modal input, and octavo runs text models; leave it out."
-    return None
 
 
 def _max_model_len(name: str, value: Any) -> int:
@@ -81,6 +66,13 @@ def _token_or_switch(name: str, value: Any) -> str | bool:
     return value if isinstance(value, bool) else checks.text(name, value)
 
 
+def _no_processors(name: str, value: Any) -> None:
+    if value:
+        raise InvalidInputError(
+            f"{name} of an engine are not run; give functions to requests by SamplingParams(logits_processors=...)."
+        )
+
+
 def _fraction(name: str, value: Any) -> float:
     number = checks.real_number(name, value, 0, 1)
     if number == 0:
@@ -88,9 +80,20 @@ def _fraction(name: str, value: Any) -> float:
     return number
 
 
-@checks.reject_unknown_arguments(_explain_unknown)
+def generation_config_field(default: str | None) -> Any:
+    """The field of that name; octavo.as_vllm gives it another default."""
+    return _MODEL.field(
+        default,
+        "Default sampling parameters: auto for the model's own, or a folder; None for octavo's.",
+        text_or_path,
+        {},
+        optional=True,
+    )
+
+
+@checks.reject_unknown_arguments(explain_unknown)
 @dataclass
-class EngineArgs:
+class EngineArgs(CompatibilityArgs):
     """Arguments of the engine; `LLM` takes the same ones.
 
     A wrong value raises InvalidInputError (a ValueError); a wrong type or an unknown argument raises InvalidTypeError
@@ -130,9 +133,7 @@ class EngineArgs:
         "Whether logprobs come before or after penalties and filters, as log probabilities or as logits.",
         *("raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits"),
     )
-    generation_config: str | None = _MODEL.text(
-        None, "Default sampling parameters: auto for the model's own, or a folder; None for octavo's."
-    )
+    generation_config: str | None = generation_config_field(None)
     override_generation_config: Mapping[str, Any] | None = _MODEL.mapping(
         "Default sampling parameters that go before those of generation_config."
     )
@@ -145,7 +146,22 @@ class EngineArgs:
     rope_theta: float | None = _MODEL.number(None, "Replaces rope_theta of config.json.", minimum=0)
     trust_remote_code: bool = _MODEL.flag(False, f"{_NO_EFFECT}: code from a model's folder is never run.")
     enforce_eager: bool = _MODEL.flag(False, f"{_NO_EFFECT} on CPU.")
-    max_seq_len_to_capture: int = _MODEL.whole(8192, f"{_NO_EFFECT} on CPU.", minimum=1)
+    disable_sliding_window: bool = _MODEL.flag(
+        False, "Attend to everything, in a context cut to the length of the model's sliding window."
+    )
+    enable_prompt_embeds: bool = _MODEL.flag(False, "Take prompts that are given as embeddings ('prompt_embeds').")
+    logits_processors: Sequence[Any] | None = _MODEL.field(
+        None,
+        "Must be empty: give functions to a request by SamplingParams(logits_processors=...).",
+        _no_processors,
+        {"nargs": "*"},
+    )
+    pooler_config: PoolerConfig | Mapping[str, Any] | None = _POOLING.field(
+        None, "How hidden states become results (octavo.pooling.PoolerConfig).", read_pooler_config, _JSON
+    )
+    override_pooler_config: PoolerConfig | Mapping[str, Any] | None = _POOLING.field(
+        None, "Goes before pooler_config, key by key.", read_pooler_config, _JSON
+    )
 
     load_format: str = _LOAD.one_of(
         "auto", "Which of the model's weight files to load.", "auto", "safetensors", "pt", "gguf"
@@ -184,7 +200,9 @@ class EngineArgs:
     gpu_memory_utilization: float = _CACHE.field(
         0.9, "Share of a GPU's memory to use, above 0 and at most 1; no effect on CPU.", _fraction, {"type": float}
     )
-    swap_space: float = _CACHE.number(4, f"{_NO_EFFECT}: a preempted request is computed again.", minimum=0)
+    num_gpu_blocks_override: int | None = _CACHE.whole(
+        None, "Blocks of 32 tokens that the cache holds, in place of kv_cache_memory_bytes.", minimum=1
+    )
 
     cpu_offload_gb: float = _OFFLOAD.number(
         0,
@@ -210,11 +228,11 @@ class EngineArgs:
             setattr(self, field.name, option_of(field).checked(field.name, getattr(self, field.name)))
         self.resolve_runner()
 
-    @staticmethod
-    def add_cli_args(parser: _Container) -> _Container:
+    @classmethod
+    def add_cli_args(cls, parser: _Container) -> _Container:
         """Adds every argument to a parser, in groups, or to one argument group; returns what it was given."""
         groups: dict[str, argparse._ActionsContainer] = {}
-        for field in fields(EngineArgs):
+        for field in _in_order(cls):
             option = option_of(field)
             title, description = option.group.title, option.group.description
             if isinstance(parser, argparse.ArgumentParser) and title not in groups:
@@ -238,11 +256,13 @@ class EngineArgs:
         return (runner if self.runner == "auto" else self.runner, convert if self.convert == "auto" else self.convert)
 
     def override_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of config.json's content with hf_overrides, rope_scaling and rope_theta applied."""
+        """A copy of config.json's content with hf_overrides, the window and rope arguments applied."""
         if callable(self.hf_overrides):
             overridden = self.hf_overrides(dict(config))
         else:
             overridden = _merged(config, self.hf_overrides or {})
+        if self.disable_sliding_window:
+            overridden = _without_window(overridden)
         if self.rope_scaling is None and self.rope_theta is None:
             return overridden
         held = dict(overridden.get("rope_parameters") or overridden.get("rope_scaling") or {})
@@ -253,6 +273,12 @@ class EngineArgs:
         return {**overridden, "rope_parameters": held}
 
 
+def _in_order(cls: type[EngineArgs]) -> list[Field[Any]]:
+    """The engine's own fields, then those without effect."""
+    inherited = {field.name for field in fields(CompatibilityArgs)}
+    return sorted(fields(cls), key=lambda field: field.name in inherited)
+
+
 def _merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `update` put into it, dict by dict."""
     merged = dict(base)
@@ -260,3 +286,12 @@ def _merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any
         held = merged.get(key)
         merged[key] = _merged(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _without_window(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a model without a sliding window, its context no longer than the window was."""
+    window = config.get("sliding_window")
+    if type(window) is not int or config.get("use_sliding_window") is False:
+        return dict(config)
+    longest = min(window, config.get("max_position_embeddings") or window)
+    return {**config, "sliding_window": None, "layer_types": None, "max_position_embeddings": longest}

@@ -63,7 +63,7 @@ class OptionGroup:
 
     def text(self, default: str | None, help: str, *, flags: Sequence[str] = ()) -> Any:
         """A string; a path is taken for its text."""
-        return self.field(default, help, _text_or_path, {}, flags=flags)
+        return self.field(default, help, text_or_path, {}, flags=flags)
 
     def flag(self, default: bool | None, help: str) -> Any:
         """A switch."""
@@ -113,7 +113,7 @@ class OptionGroup:
                 raise InvalidTypeError(f"{name} must be {kinds}, got {checks.shown(value)}.")
             return value
 
-        return self.field(None, help, check, {"type": _json_object, "metavar": "JSON"})
+        return self.field(None, help, check, {"type": json_object, "metavar": "JSON"})
 
     def field(
         self,
@@ -146,11 +146,13 @@ def read_int(name: str, value: Any) -> Any:
         raise InvalidInputError(f"{name}: {error}") from None
 
 
-def _text_or_path(name: str, value: Any) -> str:
+def text_or_path(name: str, value: Any) -> str:
+    """Text, or a path as its text; raises InvalidTypeError or InvalidInputError."""
     return checks.text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object on the command line; raises argparse.ArgumentTypeError."""
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -18,8 +18,10 @@ from octavo.chat import (
 from octavo.engine_args import EngineArgs
 from octavo.errors import InvalidInputError
 from octavo.inputs import combine_errors, parse_prompts
-from octavo.loading import load_model
+from octavo.loading import LoadedModel, load_model
 from octavo.outputs import RequestOutput
+from octavo.pooling.api import PoolingMethods
+from octavo.pooling.tasks import Pooler
 from octavo.progress import ProgressBar, UseTqdm
 from octavo.requests import Request, RequestBuilder
 from octavo.results import OutputBuilder
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from octavo.beam_search import BeamSearchOutput
 
 
-class LLM:
+class LLM(PoolingMethods):
     """A language model for offline inference.
 
     Args:
@@ -57,6 +59,7 @@ class LLM:
             self._model, args.max_logprobs, args.logprobs_mode, takes_embeds=args.enable_prompt_embeds
         )
         self._runner = Runner(self._model, self._builder)
+        self._pooler = _pooler(self._model, self.engine_args, self._runner)
         self._admission = Admission(self._builder, self._runner.next_id)
 
     @classmethod
@@ -107,6 +110,7 @@ class LLM:
             InvalidTypeError, InvalidInputError: a prompt or its parameters cannot be used; every bad index is named.
         """
         _refuse_lora(lora_request)
+        self._require_generative("generate")
         requests = self._requests(prompts, sampling_params, priority, on_error, tokenization_kwargs)
         return self._run_all(requests, use_tqdm, on_error)
 
@@ -121,6 +125,7 @@ class LLM:
     ) -> Iterator[RequestOutput]:
         """Like `generate`, but yields partial outputs as tokens arrive; each holds everything so far, or what is new
         under output_kind DELTA. Closing the iterator ends its requests."""
+        self._require_generative("stream")
         requests = self._requests(prompts, sampling_params, priority, on_error, tokenization_kwargs)
         return self._stream(requests, on_error)
 
@@ -160,6 +165,7 @@ class LLM:
         Raises:
             InvalidTypeError, InvalidInputError: a conversation cannot be used, or there is no chat template.
         """
+        self._require_generative("chat")
         _refuse_lora(lora_request)
         options = ChatOptions(
             chat_template,
@@ -188,6 +194,7 @@ class LLM:
         on_error: OnError = "raise",
     ) -> Iterator[RequestOutput]:
         """Like `chat`, but yields partial outputs as tokens arrive, as `stream` does."""
+        self._require_generative("stream_chat")
         options = ChatOptions(
             chat_template,
             chat_template_content_format,
@@ -218,6 +225,7 @@ class LLM:
         """
         from octavo.beam_search import BeamSearch
 
+        self._require_generative("beam_search")
         _refuse_lora(lora_request)
         return BeamSearch(self, params, use_tqdm, concurrency_limit).run(prompts)
 
@@ -225,6 +233,13 @@ class LLM:
         """Forgets all cached prefixes."""
         self._model.core.reset_prefix_cache()
         return True
+
+    def _require_generative(self, method: str) -> None:
+        if self._pooler is not None:
+            raise InvalidInputError(
+                f"LLM.{method}() is only supported for generative models. Try passing `--runner generate` "
+                "(runner='generate') to use the model as a generative model."
+            )
 
     def _requests(
         self, prompts: Any, params: Any, priority: Any, on_error: OnError, tokenization: Mapping[str, Any] | None = None
@@ -279,6 +294,23 @@ class LLM:
             _raise_failed([request], on_error)
             if build.is_due(request):
                 yield build.build(request)
+
+
+def _pooler(model: LoadedModel, args: EngineArgs, runner: Runner) -> Pooler | None:
+    """What runs the pooling methods; None where the model generates."""
+    if model.plan is None:
+        return None
+    return Pooler(
+        core=model.core,
+        tokenizer=model.tokenizer,
+        plan=model.plan,
+        name=args.model,
+        max_model_len=model.max_model_len,
+        vocab_size=model.vocab_size,
+        width=model.core.vocab_size,
+        has_segments=(model.config.get("type_vocab_size") or 0) > 1,
+        next_id=runner.next_id,
+    )
 
 
 def _raise_failed(requests: Iterable[Request], on_error: OnError) -> None:

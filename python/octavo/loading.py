@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from octavo.engine_args import CPU_MAX_NUM_BATCHED_TOKENS, CPU_MAX_NUM_SEQS, LAR
 from octavo.errors import InvalidInputError, ModelError, OctavoError
 from octavo.generation_config import FILE_NAME, GenerationDefaults, read_generation_config, resolve_generation_defaults
 from octavo.models import SUPPORTED_ARCHITECTURES, model_class
-from octavo.tasks import Task, resolve_task, trace_model
+from octavo.pooling.plan import PoolingPlan, resolve_pooling
+from octavo.pooling.weights import with_pooling_weights
+from octavo.tasks import trace_model
 from octavo.tokenizer.load import load_tokenizer, tokenizer_from_gguf
 from octavo.tokenizer.tokenizer import Tokenizer
 from octavo.weights.gguf import GGUFFile
@@ -40,7 +42,7 @@ class LoadedModel:
     defaults: GenerationDefaults
     max_model_len: int
     vocab_size: int  # rows of the embedding table: token ids are below it
-    task: Task
+    plan: PoolingPlan | None  # None where the model generates
     weight_bytes: int
     formats: Mapping[str, int]  # weight format -> tensors stored in it
     n_threads: int
@@ -153,11 +155,13 @@ def _build(
     args: EngineArgs, opened: OpenedModel, tokenizer: Tokenizer | None, defaults: GenerationDefaults
 ) -> LoadedModel:
     model = model_class(opened.architecture)(nn.ModelConfig(opened.config))
-    task = resolve_task(args, opened.architecture, model)
+    plan = _plan(args, opened, model)
     checkpoint = opened.checkpoint if opened.gguf is not None else opened.checkpoint.under(model.base_prefix)
+    if plan is not None:
+        checkpoint = with_pooling_weights(checkpoint, plan, opened.config, tokenizer)
     n_threads = _n_threads(args)
     _log_ranks(args.tensor_parallel_size, n_threads)
-    keep_float32 = opened.gguf is not None or task != "generate"
+    keep_float32 = opened.gguf is not None or plan is not None
     with _core_errors(ModelError), _progress_bar(checkpoint.n_bytes, args.use_tqdm_on_load) as progress:
         loader = WeightLoader(
             checkpoint,
@@ -168,14 +172,15 @@ def _build(
             n_ranks=args.tensor_parallel_size,
             offload_bytes=args.cpu_offload_gb * 2**30,
         )
-        body, head = trace_model(model, task, loader)
+        body, head = trace_model(model, plan, loader)
         loader.check_complete(model.ignored)
-    options = _engine_options(args, model, n_threads)
+    options = _engine_options(args, model, plan, n_threads)
     with _core_errors(InvalidInputError):
         core = _core.Engine(body, head, options)
     vocab_size: int = model.config.vocab_size
     n_embeddings = next(iter(loader.embedding_rows.values()))
-    _check_vocabulary(vocab_size, n_embeddings, core.vocab_size if task == "generate" else vocab_size, tokenizer)
+    _check_vocabulary(vocab_size, n_embeddings, core.vocab_size if plan is None else vocab_size, tokenizer)
+    _check_labels(plan, core.vocab_size)
     return LoadedModel(
         core=core,
         tokenizer=tokenizer,
@@ -183,11 +188,26 @@ def _build(
         defaults=defaults,
         max_model_len=options.max_model_len,
         vocab_size=vocab_size,
-        task=task,
+        plan=plan,
         weight_bytes=loader.store.memory_bytes,
         formats=checkpoint.formats,
         n_threads=n_threads,
     )
+
+
+def _plan(args: EngineArgs, opened: OpenedModel, model: nn.Model) -> PoolingPlan | None:
+    folder = opened.files.folder if opened.gguf is None else None
+    is_language_model = isinstance(model, nn.CausalLM)
+    plan = resolve_pooling(args, opened.config, opened.architecture, folder, language_model=is_language_model)
+    return plan and replace(plan, pooling=plan.pooling or model.default_pooling)
+
+
+def _check_labels(plan: PoolingPlan | None, n_logits: int) -> None:
+    if plan is not None and plan.head == "classify" and plan.n_labels != n_logits:
+        raise ModelError(
+            f"config.json gives {plan.n_labels} labels, but the classifier gives {n_logits} numbers; correct id2label "
+            "by hf_overrides or fetch the model again."
+        )
 
 
 def _check_vocabulary(n_tokens: int, n_embeddings: int, n_logits: int, tokenizer: Tokenizer | None) -> None:
@@ -229,7 +249,7 @@ def _log_ranks(n_ranks: int, n_threads: int) -> None:
         )
 
 
-def _engine_options(args: EngineArgs, model: nn.Model, n_threads: int) -> Any:
+def _engine_options(args: EngineArgs, model: nn.Model, plan: PoolingPlan | None, n_threads: int) -> Any:
     options = _core.EngineOptions()
     options.n_threads = n_threads
     options.n_ranks = args.tensor_parallel_size
@@ -241,10 +261,11 @@ def _engine_options(args: EngineArgs, model: nn.Model, n_threads: int) -> Any:
     options.enable_chunked_prefill = args.enable_chunked_prefill is not False
     options.priority_scheduling = args.scheduling_policy == "priority"
     options.seed = _engine_seed(args.seed)
-    options.kv_cache_bytes = _kv_budget(args)
+    options.bidirectional = not model.causal
     per_token = model.kv_values_per_token * (4 if options.exact else 2)
+    options.kv_cache_bytes = _kv_budget(args, per_token * _core.KV_BLOCK_TOKENS)
     n_blocks = options.kv_cache_bytes // (per_token * _core.KV_BLOCK_TOKENS)
-    options.max_model_len = _max_model_len(args, model.max_positions, n_blocks * _core.KV_BLOCK_TOKENS)
+    options.max_model_len = _max_model_len(args, model.max_positions, plan, n_blocks * _core.KV_BLOCK_TOKENS)
     return options
 
 
@@ -263,16 +284,19 @@ def _engine_seed(seed: int | None) -> int:
     return seed % (1 << _SEED_BITS)
 
 
-def _kv_budget(args: EngineArgs) -> int:
+def _kv_budget(args: EngineArgs, block_bytes: int) -> int:
+    if args.num_gpu_blocks_override is not None:
+        return args.num_gpu_blocks_override * block_bytes
     if args.kv_cache_memory_bytes is not None:
         return int(args.kv_cache_memory_bytes)
     return int(_core.available_memory() * _KV_SHARE)
 
 
-def _max_model_len(args: EngineArgs, longest: int, n_fit: int) -> int:
+def _max_model_len(args: EngineArgs, longest: int, plan: PoolingPlan | None, n_fit: int) -> int:
     """Tokens of the longest sequence: what was asked for, else what both the model and the cache can take."""
     asked = None if args.max_model_len == LARGEST_THAT_FITS else args.max_model_len
     if asked is None:
+        longest = min(longest, (plan and plan.max_seq_length) or longest)
         if args.max_model_len is None and 0 < n_fit < longest:
             logger.warning("The KV cache holds %d of the %d tokens of this model's context.", n_fit, longest)
         return max(1, min(longest, n_fit))

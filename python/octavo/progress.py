@@ -26,13 +26,18 @@ class ProgressBar:
 
     def finish(self, request: Request) -> None:
         """Takes note of a finished request."""
+        n = request.params.n
+        self.advance(n, len(request.token_ids) * n, sum(len(view.output) for view in request.views if view is not None))
+
+    def advance(self, n: int, n_input: int, n_output: int) -> None:
+        """Takes note of n finished samples and of their tokens."""
         if self._bar is None:
             return
-        self._input += len(request.token_ids) * request.params.n
-        self._output += sum(len(view.output) for view in request.views if view is not None)
+        self._input += n_input
+        self._output += n_output
         elapsed = max(time.monotonic() - self._start, 1e-9)
         self._bar.postfix = _postfix(self._input / elapsed, self._output / elapsed)
-        self._bar.update(request.params.n)
+        self._bar.update(n)
 
     def close(self) -> None:
         """Leaves the bar as it is."""

@@ -1,40 +1,14 @@
-"""What a model is run for, and the two graphs that this takes."""
+"""The two graphs that a model takes: to generate, or to pool as a plan says."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from octavo import _core, nn
-from octavo.engine_args import EngineArgs
-from octavo.errors import InvalidInputError
-
-Task = Literal["generate", "embed", "classify"]
-
-_CLASSIFIER = "ForSequenceClassification"
+from octavo.pooling.plan import PoolingPlan
 
 
-def resolve_task(args: EngineArgs, architecture: str, model: nn.Model) -> Task:
-    """What the arguments ask for, else what the architecture is made for.
-
-    Raises:
-        InvalidInputError: the model cannot do what is asked for.
-    """
-    runner, convert = args.resolve_runner()
-    classifies = architecture.endswith(_CLASSIFIER)
-    generates = isinstance(model, nn.CausalLM) and not classifies
-    if runner == "auto":
-        is_language_model = generates and not architecture.endswith("Model")
-        runner = "generate" if is_language_model and convert in ("auto", "none") else "pooling"
-    if runner == "generate":
-        if not generates:
-            raise InvalidInputError(f"{architecture} cannot generate text; use runner='pooling', or leave it out.")
-        return "generate"
-    if convert in ("embed", "classify"):
-        return "embed" if convert == "embed" else "classify"
-    return "classify" if classifies else "embed"
-
-
-def trace_model(model: nn.Model, task: Task, weights: nn.Weights) -> tuple[Any, Any]:
+def trace_model(model: nn.Model, plan: PoolingPlan | None, weights: nn.Weights) -> tuple[Any, Any]:
     """The core's graphs of the body, over all tokens, and of the head, over the rows that are asked for.
 
     Traces the model, which loads its weights on the way. Logits need the final norm of few rows only, so there it is
@@ -44,12 +18,21 @@ def trace_model(model: nn.Model, task: Task, weights: nn.Weights) -> tuple[Any, 
     head = nn.Trace(_core.Graph(weights.store), weights)
     hidden = model.body(body)
     rows = head.value(head.graph.gather(model.hidden_size))
-    if task == "generate":
+    if plan is None:
         assert isinstance(model, nn.CausalLM)
         rows = model.logits(model.final_norm(rows))
     else:
         hidden = model.final_norm(hidden)
-        rows = model.classify(rows) if task == "classify" else rows
+        rows = model.classify(rows) if plan.head == "classify" else _dense(rows, plan)
     body.graph.set_output(hidden.index)
     head.graph.set_output(rows.index)
     return body.graph, head.graph
+
+
+def _dense(rows: nn.Value, plan: PoolingPlan) -> nn.Value:
+    """Pooled hidden states after Sentence Transformers' linear layers."""
+    for dense in plan.dense:
+        rows = nn.Linear(f"{dense.name}.linear")(rows)
+        if dense.activation is not None:
+            rows = nn.activation(dense.activation)(rows)
+    return rows

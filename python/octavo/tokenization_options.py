@@ -8,6 +8,7 @@ from typing import Any
 
 from octavo import checks, sampling_checks
 from octavo.errors import InvalidInputError, InvalidTypeError
+from octavo.tokenizer.truncation import TruncationSide
 
 _KEYS = ("add_special_tokens", "truncate_prompt_tokens", "truncation_side", "max_length", "truncation", "padding")
 
@@ -24,11 +25,13 @@ class TokenizationOptions:
 
     add_special_tokens: bool = True
     limit: int | None = None
-    side: str = "left"
+    side: TruncationSide = "left"
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | None, *, add_special_tokens: bool) -> TokenizationOptions:
-        """The options of a call; `add_special_tokens` is the default. Raises InvalidInputError for unknown ones."""
+    def of(
+        cls, given: Mapping[str, Any] | None, *, add_special_tokens: bool, side: TruncationSide = "left"
+    ) -> TokenizationOptions:
+        """The options of a call; the others are defaults. Raises InvalidInputError for unknown ones."""
         if given is not None and not isinstance(given, Mapping):
             raise InvalidTypeError(f"tokenization_kwargs must be a dict, got {checks.shown(given)}.")
         options = dict(given or {})
@@ -37,7 +40,7 @@ class TokenizationOptions:
         if options.get("padding"):
             raise InvalidInputError("octavo does not pad prompts; leave padding out of tokenization_kwargs.")
         special = checks.boolean("add_special_tokens", options.get("add_special_tokens", add_special_tokens))
-        side = options.get("truncation_side") or "left"
+        side = options.get("truncation_side") or side
         if side not in ("left", "right"):
             raise InvalidInputError(f"truncation_side must be 'left' or 'right', got {checks.shown(side)}.")
         return cls(special, _limit(options), side)
@@ -48,15 +51,22 @@ class TokenizationOptions:
 
     def truncated(self, ids: list[int], longest: int) -> list[int]:
         """The ids that are kept, `longest` where the limit is -1."""
-        if self.limit is None:
+        n = self.most(longest)
+        if n is None:
             return ids
+        return ids[-n:] if self.side == "left" else ids[:n]
+
+    def most(self, longest: int) -> int | None:
+        """Most tokens that are kept, None for all; raises InvalidInputError where that is more than `longest`."""
+        if self.limit is None:
+            return None
         n = longest if self.limit == -1 else self.limit
         if n > longest:
             raise InvalidInputError(
                 f"truncate_prompt_tokens={n} cannot be greater than the {longest} tokens that this model can take as a "
                 "prompt; ask for fewer, or -1 for as many as it can take."
             )
-        return ids[-n:] if self.side == "left" else ids[:n]
+        return n
 
 
 def _limit(options: Mapping[str, Any]) -> int | None:

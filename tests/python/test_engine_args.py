@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from octavo.engine_args import EngineArgs
+from octavo.engine_compat import CompatibilityArgs
 from octavo.errors import InvalidInputError, InvalidTypeError
 from octavo.utils import FlexibleArgumentParser
 
@@ -114,6 +116,13 @@ def test_max_model_len(value: Any, expected: int | None) -> None:
         ("quantization", "awq"),
         ("load_format", "tensorizer"),
         ("task", "transcription"),
+        ("pipeline_parallel_size", 2),
+        ("data_parallel_size", 4),
+        ("distributed_executor_backend", "slurm"),
+        ("logits_processors", ["package:Class"]),
+        ("num_gpu_blocks_override", 0),
+        ("pooler_config", {"pooling_type": "MAX"}),
+        ("load_format", "dummy"),
         ("model", "\ud800"),
     ],
 )
@@ -134,6 +143,9 @@ def test_wrong_values_are_refused_by_name(name: str, value: object) -> None:
         ("rope_scaling", [1]),
         ("hf_token", 3),
         ("swap_space", None),
+        ("pooler_config", "MEAN"),
+        ("ignore_patterns", 3),
+        ("compilation_config", "fast"),
     ],
 )
 def test_wrong_types_are_refused_by_name(name: str, value: object) -> None:
@@ -162,6 +174,9 @@ def test_other_spellings_of_a_value() -> None:
         ("colour", "no argument 'colour'"),
         ("kv_transfer_config", "only makes sense for a server"),
         ("limit_mm_per_prompt", "only makes sense for multi-modal input"),
+        ("enable_lora", "LoRA adapters, which octavo does not run"),
+        ("speculative_config", "speculative decoding, which octavo does not do"),
+        ("structured_outputs_config", "give it in their structured_outputs"),
     ],
 )
 def test_unknown_arguments(name: str, message: str) -> None:
@@ -217,3 +232,56 @@ def test_rope_arguments_replace_both_spellings(
     given: dict[str, Any], config: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert EngineArgs(**given).override_config(config)["rope_parameters"] == expected
+
+
+# What the Basic page's command lines and scripts of its time may pass, each with a value that must be taken.
+ERA_OPTIONS = """
+--tokenizer a/b --skip-tokenizer-init --revision main --code-revision main --tokenizer-revision main
+--tokenizer-mode slow --trust-remote-code --download-dir /tmp --load-format auto --config-format auto --dtype half
+--kv-cache-dtype auto --max-model-len 4k --guided-decoding-backend xgrammar --model-impl auto
+--distributed-executor-backend mp --pipeline-parallel-size 1 -tp 1 --max-parallel-loading-workers 2 -dp 1
+--ray-workers-use-nsight --block-size 16 --enable-prefix-caching --prefix-caching-hash-algo builtin
+--disable-sliding-window --use-v2-block-manager --num-lookahead-slots 0 --seed 1 --swap-space 4 --cpu-offload-gb 1
+--gpu-memory-utilization 0.8 --num-gpu-blocks-override 64 --max-num-batched-tokens 2048 --max-num-partial-prefills 1
+--max-long-partial-prefills 1 --long-prefill-token-threshold 0 --max-num-seqs 8 --max-logprobs 5 -q gguf
+--rope-theta 1e6 --hf-token t --enforce-eager --max-seq-len-to-capture 8192 --disable-custom-all-reduce
+--tokenizer-pool-size 0 --tokenizer-pool-type ray --num-scheduler-steps 1 --multi-step-stream-outputs
+--scheduler-delay-factor 0 --enable-chunked-prefill --device cpu --ignore-patterns *.bin --preemption-mode recompute
+--scheduling-policy fcfs --scheduler-cls x.Y --worker-cls auto --generation-config auto --enable-sleep-mode
+--calculate-kv-scales --disable-cascade-attn --disable-async-output-proc --use-tqdm-on-load --enable-expert-parallel
+--enable-prompt-embeds --optimization-level 3 --cuda-graph-sizes 8 16 --safetensors-load-strategy lazy
+--logprobs-mode raw_logprobs --async-scheduling --offload-backend uva --stream-interval 2 --watermark 0.01
+--disable-log-stats --task embed --runner pooling --convert embed
+""".split()
+
+
+def test_options_of_older_and_newer_scripts_are_taken() -> None:
+    extra = ("--compilation-config", '{"level": 3}', "--override-pooler-config.pooling_type", "MEAN")
+    args = parse(*ERA_OPTIONS, *extra, "--pooler-config", '{"normalize": false}')
+    assert (args.num_gpu_blocks_override, args.preemption_mode, args.cuda_graph_sizes) == (64, "recompute", [8, 16])
+    assert args.compilation_config == {"level": 3}
+    assert (args.pooler_config.last_step, args.override_pooler_config.sequence_pooling) == (False, "MEAN")  # type: ignore[union-attr]
+
+
+def test_arguments_without_effect_come_last_and_say_so() -> None:
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
+    assert next(iter(vars(parser.parse_args([])))) == "model"
+    text = " ".join(parser.format_help().split())
+    assert text.index("Scheduler:") < text.index("Compatibility:")
+    for field in fields(CompatibilityArgs):
+        assert re.match("No effect: .*|Must be 1: .*", field.metadata["option"].help), field.name
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"sliding_window": 64, "max_position_embeddings": 256}, (None, 64)),
+        ({"sliding_window": 512, "max_position_embeddings": 256}, (None, 256)),
+        ({"sliding_window": 64, "use_sliding_window": False, "max_position_embeddings": 256}, (64, 256)),
+        ({"sliding_window": None, "max_position_embeddings": 256}, (None, 256)),
+    ],
+)
+def test_disable_sliding_window(config: dict[str, Any], expected: tuple[int | None, int]) -> None:
+    overridden = EngineArgs(disable_sliding_window=True).override_config(config)
+    assert (overridden["sliding_window"], overridden["max_position_embeddings"]) == expected
+    assert EngineArgs().override_config(config) == config

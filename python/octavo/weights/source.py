@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,10 @@ class Checkpoint:
         renamed = {f"{prefix}.{name}": replace(t, name=f"{prefix}.{name}") for name, t in self._tensors.items()}
         return Checkpoint(renamed, self.origin)
 
+    def joined(self, tensors: Mapping[str, SourceTensor]) -> Checkpoint:
+        """The same tensors and others, which go first where a name is in both."""
+        return Checkpoint({**self._tensors, **tensors}, self.origin)
+
     def unused(self) -> list[str]:
         """Names that were never asked for."""
         return [name for name in self._tensors if name not in self._used]
@@ -88,8 +92,7 @@ def open_checkpoint(files: ModelFiles, config: Mapping[str, Any], file: GGUFFile
     """Maps the tensors of a resolved model; ``file`` is its open GGUF, if it is one."""
     if file is not None:
         return _gguf_checkpoint(file, config)
-    stored = _open_stored(files)
-    return Checkpoint({name: _from_stored(tensor) for name, tensor in stored.items()}, files.folder)
+    return Checkpoint(open_tensors(files.weight_files), files.folder)
 
 
 def read_config(files: ModelFiles) -> tuple[dict[str, Any], GGUFFile | None]:
@@ -100,12 +103,21 @@ def read_config(files: ModelFiles) -> tuple[dict[str, Any], GGUFFile | None]:
     return configs.load_config(files.folder), None
 
 
-def _open_stored(files: ModelFiles) -> dict[str, StoredTensor]:
-    if files.weight_files[0].suffix == ".safetensors":
-        return open_safetensors(files.weight_files)
+def open_tensors(weight_files: Sequence[Path]) -> dict[str, SourceTensor]:
+    """Maps the tensors of .safetensors files or of PyTorch's .bin files.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    return {name: _from_stored(tensor) for name, tensor in _open_stored(tuple(weight_files)).items()}
+
+
+def _open_stored(weight_files: tuple[Path, ...]) -> dict[str, StoredTensor]:
+    if weight_files[0].suffix == ".safetensors":
+        return open_safetensors(weight_files)
     from octavo.weights.torch_bin import open_torch_bin
 
-    return open_torch_bin(files.weight_files)
+    return open_torch_bin(weight_files)
 
 
 def _from_stored(tensor: StoredTensor) -> SourceTensor:
