@@ -10,6 +10,7 @@ from octavo.nn import Model
 # Family -> (module, class).
 _FAMILIES = {
     "Llama": ("llama", "Llama"),
+    "OPT": ("opt", "OPT"),
 }
 _TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
 
