@@ -11,6 +11,7 @@ from octavo.nn import Model
 _FAMILIES = {
     "Llama": ("llama", "Llama"),
     "Mixtral": ("mixtral", "Mixtral"),
+    "OPT": ("opt", "OPT"),
     "Qwen2Moe": ("qwen2_moe", "Qwen2Moe"),
     "Qwen3Moe": ("qwen3_moe", "Qwen3Moe"),
 }

@@ -59,17 +59,22 @@ class RMSNorm:
 
 class LayerNorm:
     """(x - mean) / sqrt(variance + eps) * weight, plus a bias where the checkpoint has one; in groups like RMSNorm
-    (https://arxiv.org/abs/1607.06450)."""
+    (https://arxiv.org/abs/1607.06450).
 
-    def __init__(self, name: str, eps: float) -> None:
+    Attributes:
+        affine: Whether the checkpoint has a weight and perhaps a bias.
+    """
+
+    def __init__(self, name: str, eps: float, *, affine: bool = True) -> None:
         self.name = name
         self.eps = eps
+        self.affine = affine
 
     def __call__(self, x: Value) -> Value:
-        weights = x.trace.weights
-        bias = weights.vector(f"{self.name}.bias") if weights.has(f"{self.name}.bias") else None
-        index = x.trace.graph.layer_norm(x.index, weights.vector(f"{self.name}.weight"), bias, self.eps)
-        return x.trace.value(index)
+        weights, name = x.trace.weights, self.name
+        weight = weights.vector(f"{name}.weight") if self.affine else weights.constant(name, np.ones(x.width, np.float32))
+        bias = weights.vector(f"{name}.bias") if self.affine and weights.has(f"{name}.bias") else None
+        return x.trace.value(x.trace.graph.layer_norm(x.index, weight, bias, self.eps))
 
 
 class Linear:
