@@ -6,7 +6,7 @@ what the others share. After ``normalize_config`` there is one spelling.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def check_architecture(config: dict[str, Any], supported: Collection[str]) -> st
     return known
 
 
-def normalize_config(config: dict[str, Any]) -> dict[str, Any]:
+def normalize_config(config: dict[str, Any], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A copy of the config in canonical form; doing it twice changes nothing.
 
     - ``text_config`` is lifted to the top, over what is there; parts for other modalities are dropped.
@@ -79,10 +79,13 @@ def normalize_config(config: dict[str, Any]) -> dict[str, Any]:
     - ``hidden_size`` and its like are there for families with other names, ``num_key_value_heads`` defaults to the
       number of heads, ``head_dim`` to hidden_size / heads.
 
+    Args:
+        defaults: What the model's family takes for keys that are missing.
+
     Raises:
         ModelError: the checkpoint is quantised by a method octavo does not run, or a value makes no sense.
     """
-    result = _lift_text_config(config)
+    result = {**(defaults or {}), **_lift_text_config(config)}
     _refuse_quantisation(result)
     result["dtype"] = _dtype(result)
     result.pop("torch_dtype", None)

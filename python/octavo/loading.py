@@ -89,8 +89,9 @@ def open_model(args: EngineArgs) -> OpenedModel:
     raw, gguf = read_config(files)
     if args.hf_config_path is not None:
         raw = {**configs.load_config(resolve_tokenizer(args.hf_config_path)), **_gguf_facts(raw, gguf)}
-    config = configs.normalize_config(args.override_config(raw))
-    architecture = configs.check_architecture(config, SUPPORTED_ARCHITECTURES)
+    raw = args.override_config(raw)
+    architecture = configs.check_architecture(raw, SUPPORTED_ARCHITECTURES)
+    config = configs.normalize_config(raw, model_class(architecture).defaults)
     return OpenedModel(files, gguf, config, architecture, open_checkpoint(files, config, gguf))
 
 

@@ -9,7 +9,14 @@ from octavo.nn import Model
 
 # Family -> (module, class).
 _FAMILIES = {
+    "Granite": ("granite", "Granite"),
     "Llama": ("llama", "Llama"),
+    "Mistral": ("mistral", "Mistral"),
+    "Olmo2": ("olmo2", "Olmo2"),
+    "Phi3": ("phi3", "Phi3"),
+    "Qwen2": ("qwen2", "Qwen2"),
+    "Qwen3": ("qwen3", "Qwen3"),
+    "SmolLM3": ("smollm3", "SmolLM3"),
 }
 _TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
 

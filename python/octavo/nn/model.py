@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from octavo.nn.config import ModelConfig
 from octavo.nn.modules import Linear
@@ -17,12 +19,14 @@ class Model(ABC):
             model alone, such as "model" or "bert".
         causal: Whether tokens see only what came before them.
         default_pooling: How hidden states become one vector where the model's files do not say: "LAST", "CLS", "MEAN".
+        defaults: What the family's config files may leave out, by its names; null is no omission.
         ignored: Checkpoint tensors that carry no weights, or are heads for other tasks, as regular expressions.
     """
 
     base_prefix = "model"
     causal = True
     default_pooling = "LAST"
+    defaults: ClassVar[Mapping[str, Any]] = {}
     ignored: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq", r"(lm_head|score)\..*")
 
     def __init__(self, config: ModelConfig) -> None:
