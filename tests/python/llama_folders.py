@@ -1,4 +1,4 @@
-"""Small random Llama models in Hugging Face folders, made by transformers."""
+"""Small random Llamas, and families of Llama's shape, in Hugging Face folders, made by transformers."""
 
 from __future__ import annotations
 
@@ -36,12 +36,16 @@ class LlamaSpec:
 
     Attributes:
         config: What differs from a small Llama.
+        family: What its classes in transformers begin with.
+        task: What the class of the model ends with.
         dtype: What the checkpoint is stored in.
         save: "safetensors", "shards" (several of them) or "bin" (PyTorch's).
         old_config: Spell config.json as transformers 4 did.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
+    family: str = "Llama"
+    task: str = "ForCausalLM"
     dtype: str = "float32"
     save: str = "safetensors"
     old_config: bool = False
@@ -50,10 +54,11 @@ class LlamaSpec:
 def make_llama(folder: Path, spec: LlamaSpec, seed: int = 0) -> Path:
     """Writes the model into ``folder``."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**{**_SMALL, **spec.config}))
+    config = getattr(transformers, f"{spec.family}Config")(**{**_SMALL, **spec.config})
+    model = getattr(transformers, f"{spec.family}{spec.task}")(config)
     _enliven(model)
     _SAVE[spec.save](model.to(getattr(torch, spec.dtype)), folder)
     if spec.old_config:

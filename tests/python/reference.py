@@ -44,7 +44,7 @@ class Reference:
 
     def check_greedy(self, prompt: Sequence[int], output: Sequence[int]) -> None:
         """Asserts that ``output`` is the greedy continuation of ``prompt``, ties aside."""
-        logits = self.logits([*prompt, *output[:-1]])[len(prompt) - 1 :]
+        logits = self.logits([*prompt, *output])[len(prompt) - 1 : -1]  # scalings of positions depend on the length
         for position, (token, row) in enumerate(zip(output, logits, strict=True)):
             second, best = np.argsort(row)[-2:]
             if token != best:

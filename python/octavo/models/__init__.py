@@ -9,11 +9,18 @@ from octavo.nn import Model
 
 # Family -> (module, class).
 _FAMILIES = {
+    "Granite": ("granite", "Granite"),
     "Llama": ("llama", "Llama"),
+    "Mistral": ("mistral", "Mistral"),
     "Mixtral": ("mixtral", "Mixtral"),
     "OPT": ("opt", "OPT"),
+    "Olmo2": ("olmo2", "Olmo2"),
+    "Phi3": ("phi3", "Phi3"),
+    "Qwen2": ("qwen2", "Qwen2"),
     "Qwen2Moe": ("qwen2_moe", "Qwen2Moe"),
+    "Qwen3": ("qwen3", "Qwen3"),
     "Qwen3Moe": ("qwen3_moe", "Qwen3Moe"),
+    "SmolLM3": ("smollm3", "SmolLM3"),
 }
 _TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
 
