@@ -20,13 +20,25 @@ struct Case {
   int window = 0;
   float soft_cap = 0;
   float sharpness = 1.5f;  // spread of the scores
+  bool causal = true;      // else the queries see the whole sequence, or half a window to either side
+  bool biased = false;
 
+  int oldest(int position) const {
+    if (window == 0) return 0;
+    return std::max(0, causal ? position - window + 1 : position - window / 2);
+  }
+  int newest(int position) const {
+    if (causal) return position;
+    return window == 0 ? length - 1 : std::min(length - 1, position + window / 2);
+  }
+  int bias_length() const { return length + 3; }  // it is for sequences of up to so many tokens
   int first() const { return length - n_queries; }
   int row() const { return n_group * head_dim; }  // floats of one query
   float scale() const { return sharpness / std::sqrt(static_cast<float>(head_dim)); }
   std::string name() const {
     return concat(type == KvType::kF32 ? "f32" : "bf16", " group=", n_group, " head_dim=", head_dim, " length=", length,
-                  " queries=", n_queries, " window=", window, " cap=", soft_cap);
+                  " queries=", n_queries, " window=", window, " cap=", soft_cap, causal ? "" : " bidirectional",
+                  biased ? " biased" : "");
   }
 };
 
@@ -73,11 +85,20 @@ float stored(KvType type, float x) { return type == KvType::kF32 ? x : bf16_to_f
 
 struct Inputs {
   std::vector<float> q, k, v;  // (n_queries, n_group, head_dim), (length, head_dim) twice
+  std::vector<float> bias;     // (n_group, relative_bias_width)
 
   explicit Inputs(const Case& c)
       : q(normal_floats(static_cast<size_t>(c.n_queries) * c.row(), 1)),
         k(normal_floats(static_cast<size_t>(c.length) * c.head_dim, 2)),
-        v(normal_floats(static_cast<size_t>(c.length) * c.head_dim, 3)) {}
+        v(normal_floats(static_cast<size_t>(c.length) * c.head_dim, 3)),
+        bias(c.biased ? normal_floats(static_cast<size_t>(c.n_group * relative_bias_width(c.bias_length())), 4)
+                      : std::vector<float>{}) {}
+
+  double bias_at(const Case& c, int head, int distance) const {
+    if (bias.empty()) return 0;
+    return double{
+        bias[static_cast<size_t>(head * relative_bias_width(c.bias_length()) + distance + c.bias_length() - 1)]};
+  }
 };
 
 double score(const Case& c, const float* q, const float* k) {
@@ -90,16 +111,17 @@ double score(const Case& c, const float* q, const float* k) {
 // softmax(scores) V of one row, in double precision.
 void reference_row(double* out, const Case& c, const Inputs& in, int query, int head) {
   const int position = c.first() + query;
-  const int oldest = c.window > 0 ? std::max(0, position - c.window + 1) : 0;
+  const int oldest = c.oldest(position), newest = c.newest(position);
   std::vector<double> weight;
-  for (int key = oldest; key <= position; ++key)
+  for (int key = oldest; key <= newest; ++key)
     weight.push_back(score(c, &in.q[static_cast<size_t>(query * c.row() + head * c.head_dim)],
-                           &in.k[static_cast<size_t>(key) * c.head_dim]));
+                           &in.k[static_cast<size_t>(key) * c.head_dim]) +
+                     in.bias_at(c, head, key - position));
   const double top = *std::max_element(weight.begin(), weight.end());
   double sum = 0;
   for (double& w : weight) sum += w = std::exp(w - top);
   std::fill(out, out + c.head_dim, 0.0);
-  for (int key = oldest; key <= position; ++key)
+  for (int key = oldest; key <= newest; ++key)
     for (int d = 0; d < c.head_dim; ++d)
       out[d] += weight[static_cast<size_t>(key - oldest)] / sum *
                 double{stored(c.type, in.v[static_cast<size_t>(key) * c.head_dim + d])};
@@ -120,11 +142,12 @@ void attend(std::vector<float>& out, const KernelTable& kernels, const Case& c, 
   const int q_stride = c.row() + 7, out_stride = c.row() + 3, n = end - begin;
   std::vector<float> q(static_cast<size_t>(n) * q_stride, NAN), strided(static_cast<size_t>(n) * out_stride, kCanary);
   for (int i = 0; i < n; ++i) std::copy_n(in.q.data() + (begin + i) * c.row(), c.row(), q.data() + i * q_stride);
-  const int position = c.first() + begin, oldest = c.window > 0 ? std::max(0, position - c.window + 1) : 0;
-  const auto tiles = cache.tiles(oldest, c.first() + end - 1);
+  const int position = c.first() + begin;
+  const auto tiles = cache.tiles(c.oldest(position), c.newest(c.first() + end - 1));
   kernels.attention[static_cast<size_t>(c.type)]({strided.data(), q.data(), q_stride, out_stride, tiles.data(), n,
                                                   c.n_group, c.head_dim, position, c.window, c.scale(), c.soft_cap,
-                                                  scratch.data()});
+                                                  scratch.data(), c.causal, c.length,
+                                                  c.biased ? in.bias.data() : nullptr, c.bias_length()});
   int touched = 0;
   for (int i = 0; i < n; ++i) {
     const float* row = strided.data() + i * out_stride;
@@ -141,7 +164,7 @@ std::vector<float> attend_in_chunks(const KernelTable& kernels, const Case& c, c
   std::vector<float> out(in.q.size());
   for (int begin = 0; begin < c.n_queries; begin += chunk) {
     const int end = std::min(begin + chunk, c.n_queries);
-    cache.grow(kernels, in.k, in.v, c.first() + end);
+    cache.grow(kernels, in.k, in.v, c.causal ? c.first() + end : c.length);
     attend(out, kernels, c, in, cache, scratch, begin, end);
   }
   return out;
@@ -242,6 +265,27 @@ TEST_CASE("kernels: attention of one to forty queries") {
       check_case({type, 1, 64, 600, 40, window});
     }
   }
+}
+
+TEST_CASE("kernels: attention to both sides, with and without a window and a bias") {
+  for (KvType type : {KvType::kF32, KvType::kBF16})
+    for (bool biased : {false, true})
+      for (int window : {0, 8, 128})
+        for (int length : {1, 2, 31, 32, 33, 64, 65, 130, 257, 300}) {
+          Case c{type, 2, 32, length, length, window};
+          c.causal = false;
+          c.biased = biased;
+          check_case(c);
+        }
+}
+
+TEST_CASE("kernels: causal attention with a bias") {
+  for (KvType type : {KvType::kF32, KvType::kBF16})
+    for (int length : {1, 33, 70, 290}) {
+      Case c{type, 3, 40, length, std::min(length, 40)};
+      c.biased = true;
+      check_case(c);
+    }
 }
 
 // A later tile or chunk may outweigh everything before it, or count for nothing.

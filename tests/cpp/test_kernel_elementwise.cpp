@@ -116,6 +116,84 @@ TEST_CASE("kernels: rms_norm of zeros and of a large row") {
   }
 }
 
+TEST_CASE("kernels: layer_norm") {
+  Rows rows;
+  for (int n : row_lengths()) {
+    rows.fill(n, 2);
+    for (float& v : rows.x) v += 3;  // a mean to take away
+    rows.a.put(rows.x);
+    const float *x = rows.first(), *weight = rows.second();
+    double mean = 0, variance = 0;
+    for (int i = 0; i < n; ++i) mean += double{x[i]} / n;
+    for (int i = 0; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean) / n;
+    const float eps = 1e-5f;
+    const double scale = 1 / std::sqrt(variance + double{eps});
+    for (const auto& [name, kernels] : tested_tables())
+      for (const float* bias : {static_cast<const float*>(nullptr), weight}) {
+        const auto value = [&](int i) { return (x[i] - mean) * scale * weight[i] + (bias == nullptr ? 0 : bias[i]); };
+        // The mean is good to a few roundings of values near 3, which the scale makes larger or smaller.
+        const double spread = (n / 4.0 + 40) * kUnit * (1 + 8 * scale);
+        check_out(
+            "layer_norm", name, n, [&](float* out) { kernels.layer_norm(out, x, weight, bias, n, eps); },
+            [&](int i) { return Bound(value(i), spread * (std::fabs(double{weight[i]}) + std::fabs(value(i)))); });
+        check_in_place("layer_norm", name, rows.x,
+                       [&](float* out, const float* in) { kernels.layer_norm(out, in, weight, bias, n, eps); });
+      }
+  }
+}
+
+TEST_CASE("kernels: every activation, alone and as a gate") {
+  const double root = std::sqrt(2 / 3.14159265358979323846);
+  const std::function<double(double)> exact[kActivationCount] = {
+      silu,
+      [](double x) { return x * 0.5 * std::erfc(-x / std::sqrt(2.0)); },
+      [&](double x) { return 0.5 * x * (1 + std::tanh(root * (x + 0.044715 * x * x * x))); },
+      [](double x) { return x / (1 + std::exp(-1.702 * x)); },
+      [](double x) { return std::max(x, 0.0); },
+      [](double x) { return std::max(x, 0.0) * std::max(x, 0.0); },
+      [](double x) { return std::tanh(x); },
+      [](double x) { return 1 / (1 + std::exp(-x)); },
+  };
+  Rows rows;
+  for (int n : row_lengths())
+    for (float spread : {0.5f, 6.0f}) {
+      rows.fill(n, spread);
+      const float *x = rows.first(), *up = rows.second();
+      for (const auto& [name, kernels] : tested_tables())
+        for (size_t f = 0; f < kActivationCount; ++f) {
+          const auto tolerance = [&](double v, double at) {
+            return 16 * kUnit * (std::fabs(v) + std::fabs(at) / 4 + 0.1);
+          };
+          const std::string what = "activation " + std::to_string(f);
+          check_out(
+              what, name, n, [&](float* out) { kernels.activate[f](out, x, n); },
+              [&](int i) { return Bound(exact[f](x[i]), tolerance(exact[f](x[i]), x[i])); });
+          check_out(
+              what + " as a gate", name, n, [&](float* out) { kernels.activate_mul[f](out, x, up, n); },
+              [&](int i) {
+                const double value = exact[f](x[i]);
+                return Bound(value * up[i], tolerance(value, x[i]) * (std::fabs(double{up[i]}) + 1e-3));
+              });
+        }
+    }
+}
+
+TEST_CASE("kernels: scale and soft_cap") {
+  Rows rows;
+  for (int n : row_lengths()) {
+    rows.fill(n, 40);
+    const float* x = rows.first();
+    for (const auto& [name, kernels] : tested_tables()) {
+      check_out(
+          "scale", name, n, [&](float* out) { kernels.scale(out, x, 0.3f, n); },
+          [&](int i) { return Bound(x[i] * 0.3f, 0); });
+      check_out(
+          "soft_cap", name, n, [&](float* out) { kernels.soft_cap(out, x, 30.0f, n); },
+          [&](int i) { return Bound(30 * std::tanh(x[i] / 30.0), 1e-5); });
+    }
+  }
+}
+
 TEST_CASE("kernels: silu and silu_mul") {
   Rows rows;
   for (int n : row_lengths())
