@@ -29,10 +29,10 @@ bool starts_character(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) !=
 class TokenIds {
  public:
   explicit TokenIds(std::span<const std::string_view> tokens)
-      : tokens_(tokens), slots_(std::bit_ceil(2 * tokens.size() + 1)) {
+      : tokens_(tokens), slots_(std::bit_ceil(2 * tokens.size())) {
     for (size_t id = 0; id < tokens.size(); ++id) {
       const uint64_t hash = hash_of(tokens[id]);
-      slots_[find(hash, tokens[id])] = {hash, static_cast<int32_t>(id)};
+      slots_[find(hash, tokens[id])] = {tag(hash), static_cast<int32_t>(id)};
     }
   }
 
@@ -41,15 +41,18 @@ class TokenIds {
 
  private:
   struct Slot {
-    uint64_t hash = 0;
+    uint32_t tag = 0;
     int32_t id = -1;
   };
+
+  // What is compared before the texts; the place in the table comes from other bits too.
+  static uint32_t tag(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }
 
   // The slot of the token, or the empty one where it would be.
   size_t find(uint64_t hash, std::string_view token) const {
     const size_t mask = slots_.size() - 1;
-    size_t at = (hash ^ hash >> 32) & mask;
-    while (slots_[at].id >= 0 && (slots_[at].hash != hash || tokens_[slots_[at].id] != token)) at = (at + 1) & mask;
+    size_t at = (hash ^ hash >> 40) & mask;
+    while (slots_[at].id >= 0 && (slots_[at].tag != tag(hash) || tokens_[slots_[at].id] != token)) at = (at + 1) & mask;
     return at;
   }
 
