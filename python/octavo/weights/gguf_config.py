@@ -34,24 +34,77 @@ class _Architecture:
     permuted: frozenset[str]  # layer modules whose rows are stored in the order of interleaved RoPE
 
 
+_TENSORS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_ATTENTION = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+}
+_MLP = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+# All experts of a layer are one tensor (experts, rows, columns); see split_experts.
+_EXPERTS = {
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.experts.gate_proj": "ffn_gate_exps",
+    "mlp.experts.up_proj": "ffn_up_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
+}
+_ROTATED = frozenset({"self_attn.q_proj", "self_attn.k_proj"})
+
 _ARCHITECTURES: dict[str, _Architecture] = {
     "llama": _Architecture(
         hf_class="LlamaForCausalLM",
         model_type="llama",
         constants={"hidden_act": "silu"},
-        tensors={"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"},
+        tensors=_TENSORS,
+        layer_tensors={**_ATTENTION, **_MLP},
+        permuted=_ROTATED,
+    ),
+    "mixtral": _Architecture(  # a llama with experts
+        hf_class="MixtralForCausalLM",
+        model_type="mixtral",
+        constants={"hidden_act": "silu"},
+        tensors=_TENSORS,
         layer_tensors={
-            "input_layernorm": "attn_norm",
-            "self_attn.q_proj": "attn_q",
-            "self_attn.k_proj": "attn_k",
-            "self_attn.v_proj": "attn_v",
-            "self_attn.o_proj": "attn_output",
-            "post_attention_layernorm": "ffn_norm",
-            "mlp.gate_proj": "ffn_gate",
-            "mlp.up_proj": "ffn_up",
-            "mlp.down_proj": "ffn_down",
+            **_ATTENTION,
+            "block_sparse_moe.gate": "ffn_gate_inp",
+            "block_sparse_moe.experts.w1": "ffn_gate_exps",
+            "block_sparse_moe.experts.w3": "ffn_up_exps",
+            "block_sparse_moe.experts.w2": "ffn_down_exps",
         },
-        permuted=frozenset({"self_attn.q_proj", "self_attn.k_proj"}),
+        permuted=_ROTATED,
+    ),
+    "qwen2moe": _Architecture(
+        hf_class="Qwen2MoeForCausalLM",
+        model_type="qwen2_moe",
+        constants={"hidden_act": "silu", "norm_topk_prob": False},
+        tensors=_TENSORS,
+        layer_tensors={
+            **_ATTENTION,
+            **_MLP,
+            **_EXPERTS,
+            "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+            "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+            "mlp.shared_expert.up_proj": "ffn_up_shexp",
+            "mlp.shared_expert.down_proj": "ffn_down_shexp",
+        },
+        permuted=frozenset(),
+    ),
+    "qwen3moe": _Architecture(
+        hf_class="Qwen3MoeForCausalLM",
+        model_type="qwen3_moe",
+        constants={"hidden_act": "silu", "norm_topk_prob": True},
+        tensors=_TENSORS,
+        layer_tensors={
+            **_ATTENTION,
+            **_MLP,
+            **_EXPERTS,
+            "self_attn.q_norm": "attn_q_norm",
+            "self_attn.k_norm": "attn_k_norm",
+        },
+        permuted=frozenset(),
     ),
 }
 
@@ -69,9 +122,8 @@ def hf_config(file: GGUFFile) -> dict[str, Any]:
         ModelError: the architecture is unknown, or a key it needs is missing or of the wrong type.
     """
     reader = _MetadataReader(file)
-    architecture = _architecture(reader.name, str(file.path))
-    if reader.number("expert_count", 0):
-        raise ModelError(f"{file.path} is a mixture of experts, which octavo cannot run yet; use a dense model.")
+    is_mixtral = reader.name == "llama" and reader.number("expert_count", 0)
+    architecture = _architecture("mixtral" if is_mixtral else reader.name, str(file.path))
     n_heads = reader.count("attention.head_count")
     hidden_size = reader.count("embedding_length")
     n_layers = reader.count("block_count")
@@ -88,6 +140,7 @@ def hf_config(file: GGUFFile) -> dict[str, Any]:
         "num_attention_heads": n_heads,
         "num_key_value_heads": reader.count("attention.head_count_kv", n_heads),
         "head_dim": reader.count("attention.key_length", hidden_size // n_heads),
+        **_expert_config(reader, n_layers),
         "rms_norm_eps": reader.number("attention.layer_norm_rms_epsilon"),
         "rope_theta": reader.number("rope.freq_base", 10000.0),
         "rope_scaling": _rope_scaling(reader),
@@ -98,6 +151,20 @@ def hf_config(file: GGUFFile) -> dict[str, Any]:
         "mlp_bias": "blk.0.ffn_up.bias" in file.tensors,
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
+    }
+
+
+def _expert_config(reader: _MetadataReader, n_layers: int) -> dict[str, Any]:
+    """The keys of a mixture of experts; none for a dense model."""
+    if not reader.number("expert_count", 0):
+        return {}
+    n_experts = reader.count("expert_count")
+    dense = [layer for layer in range(n_layers) if f"blk.{layer}.ffn_gate_inp.weight" not in reader.file.tensors]
+    return {
+        "num_experts": n_experts,
+        "num_local_experts": n_experts,
+        "num_experts_per_tok": reader.count("expert_used_count"),
+        "mlp_only_layers": dense,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from octavo.weights import gguf_config
 from octavo.weights.gguf import GGML_TYPES, GGUFFile, GGUFTensor, open_gguf
 from octavo.weights.resolve import ModelFiles
 from octavo.weights.safetensors import StoredTensor, open_safetensors
+
+
+_STACKED = re.compile(r"(?P<experts>.+\.experts)\.(?P<part>\w+\.weight)")
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,21 @@ def _gguf_checkpoint(file: GGUFFile, config: Mapping[str, Any]) -> Checkpoint:
     by_gguf = {gguf_name: hf_name for hf_name, gguf_name in names.items()}
     tensors = {}
     for tensor in file.tensors.values():
-        name = by_gguf.get(tensor.name, tensor.name)
-        tensors[name] = _from_gguf(name, tensor, config)
+        source = _from_gguf(by_gguf.get(tensor.name, tensor.name), tensor, config)
+        tensors.update({part.name: part for part in split_experts(source)})
     return Checkpoint(tensors, file.path)
+
+
+def split_experts(tensor: SourceTensor) -> list[SourceTensor]:
+    """``x.experts.y.weight`` (experts, rows, columns) as the matrices ``x.experts.0.y.weight`` and so on; others alone."""
+    stacked = _STACKED.fullmatch(tensor.name)
+    if stacked is None or len(tensor.shape) != 3:
+        return [tensor]
+    matrices = np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape[0], -1)
+    return [
+        replace(tensor, name=f"{stacked['experts']}.{e}.{stacked['part']}", shape=tensor.shape[1:], data=matrix)
+        for e, matrix in enumerate(matrices)
+    ]
 
 
 def _from_gguf(name: str, tensor: GGUFTensor, config: Mapping[str, Any]) -> SourceTensor:
