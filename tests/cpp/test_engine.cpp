@@ -378,3 +378,31 @@ TEST_CASE("engine: token types and embeddings must be as many as the prompt's to
   spec.embeds.resize(7);
   CHECK_THROWS_WITH_AS(tiny.engine.add(spec), doctest::Contains("expected 320"), Error);
 }
+
+TEST_CASE("engine: the masks of a step's rows come in one call, one after the other") {
+  TinyEngine tiny({});
+  SequenceSpec spec;
+  spec.prompt = random_prompt(5, 1);
+  spec.sampling.temperature = 0;
+  spec.sampling.max_tokens = 3;
+  spec.sampling.host_mask = true;
+  const std::vector<int64_t> ids{tiny.engine.add(spec), tiny.engine.add(spec), tiny.add(random_prompt(9, 2), 3)};
+  int n_calls = 0;
+  const HostHook hook = [&](std::span<const HookRow> rows) {
+    ++n_calls;
+    REQUIRE(rows.size() == 2);
+    CHECK(rows[1].mask == rows[0].mask + mask_words(96));
+    for (const HookRow& row : rows) {
+      CHECK(row.logits == nullptr);
+      CHECK(std::all_of(row.mask, row.mask + mask_words(96), [](uint32_t word) { return word == 0; }));
+      const int id = row.id == ids[0] ? 40 : 41;
+      row.mask[id / 32] = 1u << (id % 32);
+    }
+  };
+  tiny.engine.run(ids, false, 1e9, nullptr, hook);
+  const auto views = tiny.engine.updates(ids);
+  CHECK(views.at(0).output == std::vector<Token>{40, 40, 40});
+  CHECK(views.at(1).output == std::vector<Token>{41, 41, 41});
+  CHECK(views.at(2).finish == FinishReason::kLength);
+  CHECK(n_calls == 3);
+}

@@ -11,6 +11,7 @@
 
 #include "engine/sampler.h"
 #include "engine/select.h"
+#include "engine/sequence.h"
 
 using namespace octavo;
 
@@ -446,4 +447,69 @@ TEST_CASE("sampler: prompt logprobs, and rows of a broken model") {
   const Row nothing = {kNan, kNan};
   prompt_logprob_row(out, nothing.data(), 2, 0, config, kTable, scratch);
   CHECK(out.chosen.value == -kInf);
+}
+
+TEST_CASE("sampler: only ids whose bit the host has set may follow, whatever the size of the vocabulary") {
+  std::mt19937 rng(5);
+  for (const int vocab : {1, 31, 32, 33, 70, 96}) {
+    std::vector<uint32_t> mask(static_cast<size_t>(mask_words(vocab)));
+    for (int word = 0; word < mask_words(vocab); ++word) mask[static_cast<size_t>(word)] = word % 2 == 0 ? rng() : 0;
+    Row row(static_cast<size_t>(vocab), 1.0f);
+    apply_mask(row.data(), vocab, mask.data());
+    for (int id = 0; id < vocab; ++id) {
+      const bool allowed = mask[static_cast<size_t>(id / 32)] >> (id % 32) & 1;
+      CHECK(row[static_cast<size_t>(id)] == (allowed ? 1.0f : -kInf));
+    }
+  }
+}
+
+TEST_CASE("sampler: raw logprobs are those before the host's mask, and nothing is chosen from an empty one") {
+  Case c;
+  c.config.temperature = 0;
+  c.config.logprobs = 4;
+  c.config.logprobs_mode = LogprobsMode::kRawLogits;
+  const Row logits = {1.0f, 4.0f, 2.0f, 3.0f};
+  const uint32_t only_two = 1u << 2;
+  const uint32_t none = 0;
+  SamplerScratch scratch;
+  SampledToken out;
+  Row row = logits;
+  sample_row(out, row.data(), 4, c.config, {}, c.noise, kTable, scratch, {nullptr, &only_two});
+  CHECK(out.id == 2);
+  CHECK(out.logprobs.rank == 3);
+  for (const Logprob& entry : out.logprobs.top) CHECK(entry.value == logits[static_cast<size_t>(entry.id)]);
+  row = logits;
+  sample_row(out, row.data(), 4, c.config, {}, c.noise, kTable, scratch, {nullptr, &none});
+  CHECK(out.id == -1);
+}
+
+TEST_CASE("sampler: logprobs of ids asked for by name, with their ranks") {
+  Case c;
+  c.config.temperature = 0;
+  c.config.logprobs = 1;
+  c.config.logprob_token_ids = {3, 0};
+  c.logits = {1.0f, 4.0f, 2.0f, 3.0f};
+  const SampledToken out = sample(c);
+  REQUIRE(out.logprobs.named.size() == 2);
+  CHECK(out.logprobs.named_ranks == std::vector<int>{2, 4});
+  const float of_chosen = out.logprobs.chosen.value;
+  CHECK(out.logprobs.named[0].id == 3);
+  CHECK(out.logprobs.named[0].value == doctest::Approx(of_chosen - 1));
+  CHECK(out.logprobs.named[1].id == 0);
+  CHECK(out.logprobs.named[1].value == doctest::Approx(of_chosen - 3));
+}
+
+TEST_CASE("sequence: an output that repeats a pattern often enough ends") {
+  const auto ends = [](const std::vector<Token>& output, const RepetitionDetection& config) {
+    return repeats(output, config);
+  };
+  const std::vector<Token> twice = {9, 1, 2, 3, 1, 2, 3};
+  CHECK(ends(twice, {3, 1, 2}));
+  CHECK(ends(twice, {5, 3, 2}));
+  CHECK_FALSE(ends(twice, {2, 1, 2}));
+  CHECK_FALSE(ends(twice, {3, 1, 3}));
+  CHECK_FALSE(ends(twice, {0, 1, 2}));
+  CHECK(ends({4, 4, 4}, {1, 1, 3}));
+  CHECK_FALSE(ends({4, 4}, {1, 1, 3}));
+  CHECK_FALSE(ends({}, {4, 1, 2}));
 }
