@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from octavo.pooling_outputs import PoolingRequestOutput as PoolingRequestOutput
     from octavo.pooling_outputs import ScoringRequestOutput as ScoringRequestOutput
     from octavo.pooling_params import PoolingParams as PoolingParams
+    from octavo.prompt_types import TextPrompt as TextPrompt
+    from octavo.prompt_types import TokensPrompt as TokensPrompt
     from octavo.sampling_params import SamplingParams as SamplingParams
 
 # Public name -> where it is defined. Imported at first use, so that `import octavo` is light.
@@ -40,6 +42,8 @@ _EXPORTS = {
     "EmbeddingRequestOutput": "octavo.pooling_outputs",
     "ClassificationRequestOutput": "octavo.pooling_outputs",
     "ScoringRequestOutput": "octavo.pooling_outputs",
+    "TextPrompt": "octavo.prompt_types",
+    "TokensPrompt": "octavo.prompt_types",
     "OctavoError": "octavo.errors",
     "__version__": "octavo._core",
 }
@@ -57,6 +61,8 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "ScoringRequestOutput",
+    "TextPrompt",
+    "TokensPrompt",
     "__version__",
 ]
 

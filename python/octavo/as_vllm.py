@@ -30,7 +30,7 @@ _MODULES = {
     "vllm.config": "octavo.config",
     "vllm.engine.arg_utils": "octavo.engine_args",
     "vllm.entrypoints.llm": "octavo.llm",
-    "vllm.inputs": "octavo.inputs",
+    "vllm.inputs": "octavo.prompt_types",
     "vllm.outputs": "octavo.outputs",
     "vllm.pooling_params": "octavo.pooling_params",
     "vllm.sampling_params": "octavo.sampling_params",
