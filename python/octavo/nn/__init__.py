@@ -11,6 +11,7 @@ from octavo.nn.modules import (
     LayerNorm,
     Linear,
     RMSNorm,
+    interleaved_rows,
 )
 from octavo.nn.moe import MoE
 from octavo.nn.rope import Rope
@@ -35,6 +36,7 @@ __all__ = [
     "Value",
     "Weights",
     "activation",
+    "interleaved_rows",
     "sigmoid",
     "silu",
     "soft_cap",

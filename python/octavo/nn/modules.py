@@ -72,8 +72,11 @@ class LayerNorm:
 
     def __call__(self, x: Value) -> Value:
         weights, name = x.trace.weights, self.name
-        weight = weights.vector(f"{name}.weight") if self.affine else weights.constant(name, np.ones(x.width, np.float32))
-        bias = weights.vector(f"{name}.bias") if self.affine and weights.has(f"{name}.bias") else None
+        if self.affine:
+            weight = weights.vector(f"{name}.weight")
+            bias = weights.vector(f"{name}.bias") if weights.has(f"{name}.bias") else None
+        else:
+            weight, bias = weights.constant(name, np.ones(x.width, np.float32)), None
         return x.trace.value(x.trace.graph.layer_norm(x.index, weight, bias, self.eps))
 
 
@@ -85,6 +88,12 @@ class Linear:
 
     def __call__(self, x: Value) -> Value:
         return x.linear([self.part])[0]
+
+
+def interleaved_rows(heads: int, head_dim: int, part: int, parts: int = 3) -> npt.NDArray[np.int64]:
+    """The rows of one part of a fused tensor that holds all ``parts`` of a head side by side, head after head."""
+    rows = np.arange(heads * parts * head_dim).reshape(heads, parts, head_dim)
+    return rows[:, part].reshape(-1)
 
 
 class FusedLinear:
