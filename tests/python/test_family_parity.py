@@ -131,6 +131,7 @@ SPECS = {
         {**MLP, "num_key_value_heads": 4, "use_parallel_residual": True, "tie_word_embeddings": True},
         omit=("rope_parameters",),
     ),
+    "stablelm_head_norms": FamilySpec("StableLmForCausalLM", {**GQA, "qk_layernorm": True}, dtype="bfloat16"),
     "gemma": FamilySpec("GemmaForCausalLM", {**GEMMA, "num_key_value_heads": 1}, dtype="bfloat16"),
     "gemma_first_config": FamilySpec(
         "GemmaForCausalLM",

@@ -40,7 +40,8 @@ class GemmaLayer(nn.Block):
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
         x = x + self.o_proj(self.attn(*self.qkv(self.attn_norm(x))))
-        return x + self.mlp(self.mlp_norm(x))
+        y: nn.Value = self.mlp(self.mlp_norm(x))
+        return x + y
 
 
 class Gemma(nn.CausalLM):
@@ -54,7 +55,7 @@ class Gemma(nn.CausalLM):
 
     def __init__(self, c: nn.ModelConfig) -> None:
         super().__init__(c)
-        self.embed = nn.Embedding("model.embed_tokens")
+        self.embed = nn.Embedding("model.embed_tokens", scale=c.hidden_size**0.5)
         self.layers = self.make_layers()
         self.norm = norm("model.norm", c)
         self.lm_head = nn.LMHead(c, "model.embed_tokens")
@@ -67,7 +68,7 @@ class Gemma(nn.CausalLM):
         return [GemmaLayer(f"model.layers.{i}", c, i, rope) for i in range(c.num_hidden_layers)]
 
     def body(self, tokens: nn.Trace) -> nn.Value:
-        x = self.embed(tokens) * self.config.hidden_size**0.5
+        x = self.embed(tokens)
         for layer in self.layers:
             x = layer(x)
         return x

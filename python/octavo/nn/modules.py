@@ -29,16 +29,24 @@ class Embedding:
 
     Attributes:
         offset: Added to each index.
+        scale: Multiplies what the table holds.
     """
 
-    def __init__(self, name: str, source: Literal["tokens", "positions", "types"] = "tokens", offset: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Literal["tokens", "positions", "types"] = "tokens",
+        offset: int = 0,
+        scale: float = 1.0,
+    ) -> None:
         self.name = name
         self.source = source
         self.offset = offset
+        self.scale = scale
 
     def __call__(self, trace: Trace) -> Value:
         table = trace.weights.embedding(f"{self.name}.weight")
-        return trace.value(trace.graph.embed(table, getattr(_core.EmbedSource, self.source), self.offset))
+        return trace.value(trace.graph.embed(table, getattr(_core.EmbedSource, self.source), self.offset, self.scale))
 
 
 class RMSNorm:
@@ -78,6 +86,21 @@ class LayerNorm:
         else:
             weight, bias = weights.constant(name, np.ones(x.width, np.float32)), None
         return x.trace.value(x.trace.graph.layer_norm(x.index, weight, bias, self.eps))
+
+
+class HeadLayerNorm:
+    """A LayerNorm without bias for each head, over its part of the value: ``{name}.0.weight`` and so on."""
+
+    def __init__(self, name: str, heads: int, eps: float) -> None:
+        self.name = name
+        self.heads = heads
+        self.eps = eps
+
+    def __call__(self, x: Value) -> Value:
+        weights = x.trace.weights
+        stored = np.concatenate([weights.floats(f"{self.name}.{i}.weight") for i in range(self.heads)])
+        weight = weights.constant(self.name, stored)
+        return x.trace.value(x.trace.graph.layer_norm(x.index, weight, None, self.eps, x.width // self.heads))
 
 
 class Linear:
