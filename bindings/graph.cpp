@@ -65,7 +65,7 @@ void register_graph(py::module_& m) {
       .value("types", EmbedSource::kTypes);
   py::class_<Graph>(m, "Graph", "Ops recorded by tracing a model.")
       .def(py::init<const WeightStore&>(), py::arg("weights"), py::keep_alive<1, 2>())
-      .def("embed", &Graph::embed, py::arg("table"), py::arg("source"), py::arg("offset"))
+      .def("embed", &Graph::embed, py::arg("table"), py::arg("source"), py::arg("offset"), py::arg("scale"))
       .def("gather", &Graph::gather, py::arg("width"))
       .def(
           "rms_norm",
@@ -75,10 +75,10 @@ void register_graph(py::module_& m) {
           py::arg("x"), py::arg("weight"), py::arg("eps"))
       .def(
           "layer_norm",
-          [](Graph& graph, ValueId x, WeightId weight, std::optional<WeightId> bias, float eps) {
-            return graph.norm(x, {NormOp::Kind::kLayer, weight, bias, eps});
+          [](Graph& graph, ValueId x, WeightId weight, std::optional<WeightId> bias, float eps, int group) {
+            return graph.norm(x, {NormOp::Kind::kLayer, weight, bias, eps, group});
           },
-          py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("eps"))
+          py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("eps"), py::arg("group") = 0)
       .def(
           "linear",
           [](Graph& graph, ValueId x, const std::vector<std::pair<WeightId, std::optional<WeightId>>>& parts) {

@@ -78,6 +78,7 @@ void embed(const Step& step, const OpCall& call, const Worker&) {
     } else {
       const auto index = static_cast<size_t>(index_of(batch, call.source, row) + call.offset);
       format_row(table.format).dequantize(out, table.data + index * bytes, table.k);
+      if (call.factor != 1) step.kernels->scale(out, out, call.factor, call.width);
     }
   });
 }
@@ -92,15 +93,17 @@ void gather(const Step& step, const OpCall& call, const Worker&) {
 void norm(const Step& step, const OpCall& call, const Worker& worker) {
   auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
   const bool keep = stored(call.out, ActFormat::kF32);
-  const int group = static_cast<int>(call.weight->k);
   for_rows(step, call, [&](int row) {
     float* out = keep ? step.floats(call.out, row) : scratch;
     const float* x = step.floats(call.in, row);
-    for (int i = 0; i < call.width; i += group) {
+    for (int i = 0; i < call.width; i += call.group) {
+      const int64_t first = i % call.weight->k;  // of the weight
+      const float* weight = call.weight->floats() + first;
       if (call.norm == NormOp::Kind::kRms)
-        step.kernels->rms_norm(out + i, x + i, call.weight->floats(), group, call.factor);
+        step.kernels->rms_norm(out + i, x + i, weight, call.group, call.factor);
       else
-        step.kernels->layer_norm(out + i, x + i, call.weight->floats(), call.bias, group, call.factor);
+        step.kernels->layer_norm(out + i, x + i, weight, call.bias ? call.bias + first : nullptr, call.group,
+                                 call.factor);
     }
     emit(step, call, row, out, call.width, scratch + call.width);
   });

@@ -31,16 +31,17 @@ enum class EmbedSource : uint8_t { kTokens, kPositions, kTypes };
 struct EmbedOp {
   WeightId table;
   EmbedSource source;
-  int offset;  // added to the index
+  int offset;       // added to the index
+  float scale = 1;  // of the table's rows; given rows are taken as they are
 };
 struct GatherOp {};  // picks the rows that the batch asks for from the body's output
-// Over groups of as many values as the weight has.
 struct NormOp {
   enum class Kind : uint8_t { kRms, kLayer };
   Kind kind;
   WeightId weight;
   std::optional<WeightId> bias;
   float eps;
+  int group = 0;  // values that are normalised together; 0: as many as the weight has
 };
 struct LinearOp {
   struct Part {
@@ -98,7 +99,7 @@ class Graph {
  public:
   explicit Graph(const WeightStore& weights) : weights_(&weights) {}
 
-  ValueId embed(WeightId table, EmbedSource source = EmbedSource::kTokens, int offset = 0);
+  ValueId embed(WeightId table, EmbedSource source = EmbedSource::kTokens, int offset = 0, float scale = 1);
   ValueId gather(int width);
   ValueId norm(ValueId x, const NormOp& op);
   std::vector<ValueId> linear(ValueId x, std::vector<LinearOp::Part> parts);

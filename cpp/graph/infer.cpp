@@ -28,11 +28,11 @@ const Weight& Graph::weight(const char* op, WeightId id, Weight::Kind kind) cons
   return found;
 }
 
-ValueId Graph::embed(WeightId table, EmbedSource source, int offset) {
+ValueId Graph::embed(WeightId table, EmbedSource source, int offset, float scale) {
   const Weight& rows = weight("embed", table, Weight::Kind::kEmbedding);
   OCTAVO_CHECK(offset >= 0 && offset < rows.n, "[embed] the offset ", offset, " leaves none of the ", rows.n,
                " rows of ", rows.name, ".");
-  return push(EmbedOp{table, source, offset}, {}, rows.k);
+  return push(EmbedOp{table, source, offset, scale}, {}, rows.k);
 }
 
 ValueId Graph::gather(int width) { return push(GatherOp{}, {}, width); }
@@ -41,6 +41,8 @@ ValueId Graph::norm(ValueId x, const NormOp& op) {
   const Weight& gain = weight("norm", op.weight, Weight::Kind::kVector);
   OCTAVO_CHECK(gain.k > 0 && width(x) % gain.k == 0, "[norm] weight ", gain.name, " has ", gain.k,
                " elements, expected ", width(x), " or a divisor of it.");
+  OCTAVO_CHECK(op.group >= 0 && (op.group == 0 || gain.k % op.group == 0), "[norm] weight ", gain.name, " has ", gain.k,
+               " elements, expected a multiple of ", op.group, ".");
   if (op.bias) {
     const Weight& bias = weight("norm", *op.bias, Weight::Kind::kVector);
     OCTAVO_CHECK(op.kind == NormOp::Kind::kLayer && bias.k == gain.k, "[norm] bias ", bias.name, " has ", bias.k,

@@ -214,6 +214,7 @@ class Planner {
       call.weight = &table;
       call.source = op.source;
       call.offset = op.offset;
+      call.factor = op.scale;
     });
   }
   void lower(const GatherOp&, const FusedOp& fused, int) { float_call(cpu::gather, fused); }
@@ -239,6 +240,7 @@ class Planner {
     call.norm = op.kind;
     call.weight = &graph_.weights().at(op.weight);
     if (op.bias) call.bias = graph_.weights().at(*op.bias).floats();
+    call.group = op.group > 0 ? op.group : static_cast<int>(call.weight->k);
     call.factor = op.eps;
     call.refined = is_refined(fused.out[0]);
     need_scratch(int64_t{8} * call.width);

@@ -59,7 +59,8 @@ struct OpCall {
   int bias_length = 0;          // tokens that attention's is for
   EmbedSource source{};
   int offset = 0;    // of an embedding's index
-  float factor = 0;  // eps of a norm, factor of a scale, cap of a soft cap
+  int group = 0;     // of a norm
+  float factor = 0;  // eps of a norm, factor of a scale or an embedding, cap of a soft cap
   // Quantised rows are followed, half a stride on, by a row of what quantisation left over.
   bool refined = false;
   AttentionOp attention{};

@@ -157,7 +157,9 @@ def _build(
 ) -> LoadedModel:
     model = model_class(opened.architecture)(nn.ModelConfig(opened.config))
     plan = _plan(args, opened, model)
-    checkpoint = opened.checkpoint if opened.gguf is not None else opened.checkpoint.under(model.base_prefix)
+    checkpoint = opened.checkpoint
+    if opened.gguf is None:
+        checkpoint = checkpoint.renamed(model.renamed_prefixes).under(model.base_prefix)
     if plan is not None:
         checkpoint = with_pooling_weights(checkpoint, plan, opened.config, tokenizer)
     n_threads = _n_threads(args)

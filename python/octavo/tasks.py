@@ -17,12 +17,13 @@ def trace_model(model: nn.Model, plan: PoolingPlan | None, weights: nn.Weights) 
     body = nn.Trace(_core.Graph(weights.store), weights)
     head = nn.Trace(_core.Graph(weights.store), weights)
     hidden = model.body(body)
-    rows = head.value(head.graph.gather(model.hidden_size))
+    if plan is not None:
+        hidden = model.final_norm(hidden)
+    rows = head.value(head.graph.gather(hidden.width))
     if plan is None:
         assert isinstance(model, nn.CausalLM)
         rows = model.logits(model.final_norm(rows))
     else:
-        hidden = model.final_norm(hidden)
         rows = model.classify(rows) if plan.head == "classify" else _dense(rows, plan)
     body.graph.set_output(hidden.index)
     head.graph.set_output(rows.index)

@@ -16,11 +16,61 @@ SIZES = {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_at
 SIZES |= {"max_position_embeddings": 512, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 
 OPT = {**SIZES, "ffn_dim": 96}
+GPT2 = {"vocab_size": VOCAB, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}
+GPT2 |= {"bos_token_id": 0, "eos_token_id": 1}
+MLP = {**SIZES, "intermediate_size": 96}
+GQA = {**MLP, "num_key_value_heads": 2}
+GEMMA = {**GQA, "head_dim": 24}
+GEMMA3 = {
+    **GEMMA,
+    "num_hidden_layers": 3,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 24,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
+VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION |= {"image_size": 28, "patch_size": 14}
 
 
 def without(prefix):
     """The layout of a base model's checkpoint."""
     return lambda tensors: {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def gpt2_published(tensors):
+    """No prefix, and the masks beside the weights."""
+    import torch
+
+    masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 8, 8).tril() for i in range(GPT2["n_layer"])}
+    return without("transformer.")(tensors) | masks
+
+
+def neox_published(tensors):
+    """The head's first name, masks and frequencies beside the weights."""
+    import torch
+
+    named = {name.replace("lm_head", "embed_out"): tensor for name, tensor in tensors.items()}
+    for i in range(MLP["num_hidden_layers"]):
+        attention = f"gpt_neox.layers.{i}.attention"
+        named[f"{attention}.bias"] = torch.ones(1, 1, 8, 8, dtype=torch.bool).tril()
+        named[f"{attention}.masked_bias"] = torch.tensor(-1e9)
+        named[f"{attention}.rotary_emb.inv_freq"] = torch.ones(2)
+    return named
+
+
+def gemma3_published(tensors):
+    """The names that multimodal checkpoints have."""
+    renames = (("model.language_model.", "language_model.model."), ("model.", ""))
+
+    def rename(name):
+        old, new = next((pair for pair in renames if name.startswith(pair[0])), ("", ""))
+        return new + name.removeprefix(old)
+
+    return {rename(name): tensor for name, tensor in tensors.items()}
 
 
 SPECS = {
@@ -43,6 +93,75 @@ SPECS = {
         suffix=".bin",
         layout=without("model."),
         omit=("tie_word_embeddings", "do_layer_norm_before", "word_embed_proj_dim", "layer_norm_elementwise_affine"),
+    ),
+    "gpt2": FamilySpec("GPT2LMHeadModel", GPT2, dtype="bfloat16"),
+    "gpt2_scales": FamilySpec(
+        "GPT2LMHeadModel",
+        {**GPT2, "scale_attn_by_inverse_layer_idx": True, "n_inner": 100, "tie_word_embeddings": False},
+    ),
+    "gpt2_unscaled": FamilySpec("GPT2LMHeadModel", {**GPT2, "scale_attn_weights": False, "n_head": 8}),
+    "gpt2_published": FamilySpec(
+        "GPT2LMHeadModel",
+        GPT2,
+        layout=gpt2_published,
+        omit=("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings", "n_inner"),
+    ),
+    "gpt_neox": FamilySpec(
+        "GPTNeoXForCausalLM",
+        {**MLP, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5}},
+        dtype="float16",
+    ),
+    "gpt_neox_sequential": FamilySpec(
+        "GPTNeoXForCausalLM", {**MLP, "use_parallel_residual": False, "attention_bias": False}, dtype="bfloat16"
+    ),
+    "gpt_neox_published": FamilySpec(
+        "GPTNeoXForCausalLM",
+        MLP,
+        layout=neox_published,
+        suffix=".bin",
+        omit=("rope_parameters", "use_parallel_residual", "tie_word_embeddings"),
+    ),
+    "starcoder2": FamilySpec("Starcoder2ForCausalLM", {**GQA, "sliding_window": 24}, dtype="bfloat16"),
+    "starcoder2_plain": FamilySpec(
+        "Starcoder2ForCausalLM", {**GQA, "use_bias": False, "tie_word_embeddings": False, "num_key_value_heads": 1}
+    ),
+    "stablelm": FamilySpec("StableLmForCausalLM", {**GQA, "use_qkv_bias": True}, dtype="float16"),
+    "stablelm_parallel": FamilySpec(
+        "StableLmForCausalLM",
+        {**MLP, "num_key_value_heads": 4, "use_parallel_residual": True, "tie_word_embeddings": True},
+        omit=("rope_parameters",),
+    ),
+    "stablelm_head_norms": FamilySpec("StableLmForCausalLM", {**GQA, "qk_layernorm": True}, dtype="bfloat16"),
+    "gemma": FamilySpec("GemmaForCausalLM", {**GEMMA, "num_key_value_heads": 1}, dtype="bfloat16"),
+    "gemma_first_config": FamilySpec(
+        "GemmaForCausalLM",
+        {**GEMMA, "hidden_act": "gelu"},
+        omit=("tie_word_embeddings", "rope_parameters", "use_bidirectional_attention"),
+    ),
+    "gemma2": FamilySpec(
+        "Gemma2ForCausalLM",
+        {**GEMMA, "sliding_window": 24, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 3.0},
+        dtype="bfloat16",
+    ),
+    "gemma2_defaults": FamilySpec(
+        "Gemma2ForCausalLM",
+        {**GEMMA, "sliding_window": 24},
+        omit=("layer_types", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+    ),
+    "gemma3": FamilySpec("Gemma3ForCausalLM", GEMMA3, dtype="bfloat16"),
+    "gemma3_first_config": FamilySpec(
+        "Gemma3ForCausalLM",
+        {**GEMMA, "num_hidden_layers": 6, "sliding_window": 24},
+        omit=("layer_types", "rope_parameters", "query_pre_attn_scalar", "tie_word_embeddings"),
+    ),
+    "gemma3_multimodal": FamilySpec(
+        "Gemma3ForConditionalGeneration", {"text_config": GEMMA3, "vision_config": VISION, "mm_tokens_per_image": 4}
+    ),
+    "gemma3_multimodal_published": FamilySpec(
+        "Gemma3ForConditionalGeneration",
+        {"text_config": GEMMA3, "vision_config": VISION, "mm_tokens_per_image": 4},
+        dtype="bfloat16",
+        layout=gemma3_published,
     ),
 }
 

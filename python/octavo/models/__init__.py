@@ -9,6 +9,11 @@ from octavo.nn import Model
 
 # Family -> (module, class).
 _FAMILIES = {
+    "GPT2": ("gpt2", "GPT2"),
+    "GPTNeoX": ("gpt_neox", "GPTNeoX"),
+    "Gemma": ("gemma", "Gemma"),
+    "Gemma2": ("gemma2", "Gemma2"),
+    "Gemma3": ("gemma3", "Gemma3"),
     "Granite": ("granite", "Granite"),
     "Llama": ("llama", "Llama"),
     "Mistral": ("mistral", "Mistral"),
@@ -21,11 +26,21 @@ _FAMILIES = {
     "Qwen3": ("qwen3", "Qwen3"),
     "Qwen3Moe": ("qwen3_moe", "Qwen3Moe"),
     "SmolLM3": ("smollm3", "SmolLM3"),
+    "StableLm": ("stablelm", "StableLm"),
+    "Starcoder2": ("starcoder2", "Starcoder2"),
 }
 _TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
 
+# Spelt otherwise than the rest of their family.
+_OTHERS = {
+    "GPT2LMHeadModel": ("gpt2", "GPT2"),
+    "Gemma3ForConditionalGeneration": ("gemma3", "Gemma3"),
+    "Gemma3TextForSequenceClassification": ("gemma3", "Gemma3"),
+    "Gemma3TextModel": ("gemma3", "Gemma3"),
+}
+
 # Architecture in config.json -> (module, class).
-_MODELS = {f"{family}{task}": entry for family, entry in _FAMILIES.items() for task in _TASKS}
+_MODELS = {f"{family}{task}": entry for family, entry in _FAMILIES.items() for task in _TASKS} | _OTHERS
 
 SUPPORTED_ARCHITECTURES = tuple(_MODELS)
 

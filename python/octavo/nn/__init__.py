@@ -8,9 +8,11 @@ from octavo.nn.modules import (
     Block,
     Embedding,
     FusedLinear,
+    HeadLayerNorm,
     LayerNorm,
     Linear,
     RMSNorm,
+    interleaved_rows,
 )
 from octavo.nn.moe import MoE
 from octavo.nn.rope import Rope
@@ -22,6 +24,7 @@ __all__ = [
     "CausalLM",
     "Embedding",
     "FusedLinear",
+    "HeadLayerNorm",
     "LMHead",
     "LayerNorm",
     "Linear",
@@ -35,6 +38,7 @@ __all__ = [
     "Value",
     "Weights",
     "activation",
+    "interleaved_rows",
     "sigmoid",
     "silu",
     "soft_cap",

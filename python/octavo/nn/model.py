@@ -17,6 +17,7 @@ class Model(ABC):
     Attributes:
         base_prefix: What the names of tensors begin with in a checkpoint that has a head, and not in one of the base
             model alone, such as "model" or "bert".
+        renamed_prefixes: Other beginnings of tensors' names that checkpoints have, and what the model calls them.
         causal: Whether tokens see only what came before them.
         default_pooling: How hidden states become one vector where the model's files do not say: "LAST", "CLS", "MEAN".
         defaults: What the family's config files may leave out, by its names; null is no omission.
@@ -24,6 +25,7 @@ class Model(ABC):
     """
 
     base_prefix = "model"
+    renamed_prefixes: ClassVar[tuple[tuple[str, str], ...]] = ()
     causal = True
     default_pooling = "LAST"
     defaults: ClassVar[Mapping[str, Any]] = {}

@@ -29,16 +29,24 @@ class Embedding:
 
     Attributes:
         offset: Added to each index.
+        scale: Multiplies what the table holds.
     """
 
-    def __init__(self, name: str, source: Literal["tokens", "positions", "types"] = "tokens", offset: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Literal["tokens", "positions", "types"] = "tokens",
+        offset: int = 0,
+        scale: float = 1.0,
+    ) -> None:
         self.name = name
         self.source = source
         self.offset = offset
+        self.scale = scale
 
     def __call__(self, trace: Trace) -> Value:
         table = trace.weights.embedding(f"{self.name}.weight")
-        return trace.value(trace.graph.embed(table, getattr(_core.EmbedSource, self.source), self.offset))
+        return trace.value(trace.graph.embed(table, getattr(_core.EmbedSource, self.source), self.offset, self.scale))
 
 
 class RMSNorm:
@@ -72,9 +80,27 @@ class LayerNorm:
 
     def __call__(self, x: Value) -> Value:
         weights, name = x.trace.weights, self.name
-        weight = weights.vector(f"{name}.weight") if self.affine else weights.constant(name, np.ones(x.width, np.float32))
-        bias = weights.vector(f"{name}.bias") if self.affine and weights.has(f"{name}.bias") else None
+        if self.affine:
+            weight = weights.vector(f"{name}.weight")
+            bias = weights.vector(f"{name}.bias") if weights.has(f"{name}.bias") else None
+        else:
+            weight, bias = weights.constant(name, np.ones(x.width, np.float32)), None
         return x.trace.value(x.trace.graph.layer_norm(x.index, weight, bias, self.eps))
+
+
+class HeadLayerNorm:
+    """A LayerNorm without bias for each head, over its part of the value: ``{name}.0.weight`` and so on."""
+
+    def __init__(self, name: str, heads: int, eps: float) -> None:
+        self.name = name
+        self.heads = heads
+        self.eps = eps
+
+    def __call__(self, x: Value) -> Value:
+        weights = x.trace.weights
+        stored = np.concatenate([weights.floats(f"{self.name}.{i}.weight") for i in range(self.heads)])
+        weight = weights.constant(self.name, stored)
+        return x.trace.value(x.trace.graph.layer_norm(x.index, weight, None, self.eps, x.width // self.heads))
 
 
 class Linear:
@@ -85,6 +111,12 @@ class Linear:
 
     def __call__(self, x: Value) -> Value:
         return x.linear([self.part])[0]
+
+
+def interleaved_rows(heads: int, head_dim: int, part: int, parts: int = 3) -> npt.NDArray[np.int64]:
+    """The rows of one part of a fused tensor that holds all ``parts`` of a head side by side, head after head."""
+    rows = np.arange(heads * parts * head_dim).reshape(heads, parts, head_dim)
+    return rows[:, part].reshape(-1)
 
 
 class FusedLinear:

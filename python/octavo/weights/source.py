@@ -69,6 +69,12 @@ class Checkpoint:
         """The same tensors and others, which go first where a name is in both."""
         return Checkpoint({**self._tensors, **tensors}, self.origin)
 
+    def renamed(self, prefixes: Sequence[tuple[str, str]]) -> Checkpoint:
+        """The same tensors with other beginnings of their names: the first of ``prefixes`` that fits is replaced."""
+        new_names = {name: _renamed(name, prefixes) for name in self._tensors}
+        tensors = {new: replace(self._tensors[name], name=new) for name, new in new_names.items()}
+        return Checkpoint(tensors, self.origin)
+
     def unused(self) -> list[str]:
         """Names that were never asked for."""
         return [name for name in self._tensors if name not in self._used]
@@ -90,6 +96,13 @@ class Checkpoint:
         for tensor in self._tensors.values():
             counts[tensor.format] = counts.get(tensor.format, 0) + 1
         return counts
+
+
+def _renamed(name: str, prefixes: Sequence[tuple[str, str]]) -> str:
+    for old, new in prefixes:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def open_checkpoint(files: ModelFiles, config: Mapping[str, Any], file: GGUFFile | None) -> Checkpoint:
