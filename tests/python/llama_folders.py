@@ -1,4 +1,4 @@
-"""Small random Llamas, and families of Llama's shape, in Hugging Face folders, made by transformers."""
+"""Small random Llama models in Hugging Face folders, made by transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LLAMA3_ROPE = {
 }
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
 
-_SMALL = {
+SMALL = {
     "vocab_size": 320,
     "hidden_size": 128,
     "intermediate_size": 192,
@@ -36,16 +36,12 @@ class LlamaSpec:
 
     Attributes:
         config: What differs from a small Llama.
-        family: What its classes in transformers begin with.
-        task: What the class of the model ends with.
         dtype: What the checkpoint is stored in.
         save: "safetensors", "shards" (several of them) or "bin" (PyTorch's).
         old_config: Spell config.json as transformers 4 did.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
-    family: str = "Llama"
-    task: str = "ForCausalLM"
     dtype: str = "float32"
     save: str = "safetensors"
     old_config: bool = False
@@ -54,15 +50,14 @@ class LlamaSpec:
 def make_llama(folder: Path, spec: LlamaSpec, seed: int = 0) -> Path:
     """Writes the model into ``folder``."""
     import torch
-    import transformers
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{spec.family}Config")(**{**_SMALL, **spec.config})
-    model = getattr(transformers, f"{spec.family}{spec.task}")(config)
+    model = LlamaForCausalLM(LlamaConfig(**{**SMALL, **spec.config}))
     _enliven(model)
     _SAVE[spec.save](model.to(getattr(torch, spec.dtype)), folder)
     if spec.old_config:
-        _write_old_config(folder / "config.json")
+        write_old_config(folder / "config.json")
     return folder
 
 
@@ -98,7 +93,8 @@ _SAVE: dict[str, Callable[[Any, Path], None]] = {
 }
 
 
-def _write_old_config(path: Path) -> None:
+def write_old_config(path: Path) -> None:
+    """Spells a config.json as transformers 4 did."""
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.pop("rope_theta")

@@ -414,7 +414,7 @@ def test_configs_that_do_not_fit(tmp_path: Path, config: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("key", [key for key in CONFIG if key not in ("model_type", "num_key_value_heads")])
 def test_configs_that_lack_something(tmp_path: Path, key: str) -> None:
-    defaults = {"rope_theta", "max_position_embeddings", "tie_word_embeddings", "intermediate_size"}
+    defaults = {"rope_theta", "max_position_embeddings", "tie_word_embeddings", "intermediate_size", "rms_norm_eps"}
     path = folder(tmp_path, safetensors(SHAPES))
     (path / "config.json").write_text(json.dumps({name: value for name, value in CONFIG.items() if name != key}))
     if key in defaults:

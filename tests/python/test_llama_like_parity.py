@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llama_folders import LINEAR_ROPE, LLAMA3_ROPE, LlamaSpec, make_llama
+from family_folders import FamilySpec, make_model
+from llama_folders import LINEAR_ROPE, LLAMA3_ROPE, SMALL, write_old_config
 from octavo import LLM, SamplingParams
 from octavo.models import model_class
 from raw_runs import RAW_LOGITS, all_logits, record, run_views
@@ -27,50 +28,61 @@ def longrope(pairs: int) -> dict[str, object]:
     return {"rope_type": "longrope", "short_factor": short, "long_factor": [1.0 + i for i in range(pairs)], **_ORIGINAL}
 
 
+def spec(family: str, **config: object) -> FamilySpec:
+    return FamilySpec(f"{family}ForCausalLM", {**SMALL, "pad_token_id": 0, **config})
+
+
 SPECS = {
-    "llama_yarn": LlamaSpec({"rope_parameters": YARN}),
-    "llama_yarn_factor_untruncated": LlamaSpec(
-        {"rope_parameters": {**YARN, "attention_factor": 0.7, "truncate": False, "beta_fast": 16}}
+    "llama_yarn": spec("Llama", rope_parameters=YARN),
+    "llama_yarn_factor_untruncated": spec(
+        "Llama", rope_parameters={**YARN, "attention_factor": 0.7, "truncate": False, "beta_fast": 16}
     ),
-    "llama_yarn_mscale": LlamaSpec({"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.4}}),
-    "llama_dynamic": LlamaSpec({"rope_parameters": DYNAMIC, "max_position_embeddings": CONTEXT}),
-    "llama_longrope": LlamaSpec({"rope_parameters": longrope(16)}),
-    "mistral_window": LlamaSpec({"sliding_window": 24, "head_dim": 40}, family="Mistral"),
-    "mistral": LlamaSpec({"sliding_window": None, "rope_parameters": LINEAR_ROPE}, family="Mistral", old_config=True),
-    "qwen2": LlamaSpec({"tie_word_embeddings": True, "rope_parameters": YARN}, family="Qwen2"),
-    "qwen2_windows": LlamaSpec(
-        {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1, "rope_parameters": DYNAMIC}
-        | {"max_position_embeddings": CONTEXT},
-        family="Qwen2",
-        old_config=True,
+    "llama_yarn_mscale": spec("Llama", rope_parameters={**YARN, "mscale": 0.7, "mscale_all_dim": 1.4}),
+    "llama_dynamic": spec("Llama", rope_parameters=DYNAMIC, max_position_embeddings=CONTEXT),
+    "llama_longrope": spec("Llama", rope_parameters=longrope(16)),
+    "mistral": spec("Mistral", sliding_window=None, rope_parameters=LINEAR_ROPE),
+    "mistral_window": spec("Mistral", sliding_window=24, head_dim=40),
+    "qwen2": spec("Qwen2", tie_word_embeddings=True, rope_parameters=YARN),
+    "qwen2_windows": spec(
+        "Qwen2",
+        use_sliding_window=True,
+        sliding_window=20,
+        max_window_layers=1,
+        rope_parameters=DYNAMIC,
+        max_position_embeddings=CONTEXT,
     ),
-    "qwen3": LlamaSpec({"head_dim": 48, "tie_word_embeddings": True}, family="Qwen3"),
-    "qwen3_layer_types": LlamaSpec(
-        {"use_sliding_window": True, "sliding_window": 20, "layer_types": ["sliding_attention", "full_attention"]}
-        | {"attention_bias": True, "head_dim": 32, "rope_parameters": LLAMA3_ROPE},
-        family="Qwen3",
+    "qwen3": spec("Qwen3", head_dim=48, tie_word_embeddings=True),
+    "qwen3_layer_types": spec(
+        "Qwen3",
+        head_dim=32,
+        attention_bias=True,
+        use_sliding_window=True,
+        sliding_window=20,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters=LLAMA3_ROPE,
     ),
-    "phi3": LlamaSpec({"sliding_window": 27, "pad_token_id": 0}, family="Phi3"),
-    "phi3_longrope": LlamaSpec(
-        {"rope_parameters": {**longrope(12), "partial_rotary_factor": 0.75}, "sliding_window": 262144}
-        | {"original_max_position_embeddings": CONTEXT, "tie_word_embeddings": True, "pad_token_id": 0},
-        family="Phi3",
+    "phi3": spec("Phi3", sliding_window=27),
+    "phi3_longrope": spec(
+        "Phi3",
+        sliding_window=262144,
+        tie_word_embeddings=True,
+        original_max_position_embeddings=CONTEXT,
+        rope_parameters={**longrope(12), "partial_rotary_factor": 0.75},
     ),
-    "smollm3": LlamaSpec(
-        {"num_hidden_layers": 3, "no_rope_layer_interval": 2, "tie_word_embeddings": True, "pad_token_id": 0},
-        family="SmolLM3",
+    "smollm3": spec("SmolLM3", num_hidden_layers=3, no_rope_layer_interval=2, tie_word_embeddings=True),
+    "smollm3_windows": spec("SmolLM3", no_rope_layers=[1, 0], use_sliding_window=True, sliding_window=24),
+    "granite": spec(
+        "Granite",
+        attention_bias=True,
+        embedding_multiplier=1.7,
+        residual_multiplier=0.4,
+        attention_multiplier=0.11,
+        logits_scaling=1.3,
     ),
-    "smollm3_windows": LlamaSpec(
-        {"no_rope_layers": [1, 0], "use_sliding_window": True, "sliding_window": 24, "pad_token_id": 0},
-        family="SmolLM3",
-    ),
-    "granite": LlamaSpec(
-        {"embedding_multiplier": 1.7, "residual_multiplier": 0.4, "attention_multiplier": 0.11, "logits_scaling": 1.3}
-        | {"attention_bias": True},
-        family="Granite",
-    ),
-    "olmo2": LlamaSpec({"pad_token_id": 0}, family="Olmo2"),
+    "olmo2": spec("Olmo2"),
 }
+OLD_CONFIGS = ("mistral", "qwen2_windows")  # spelt as transformers 4 did
+FAMILIES = ("Granite", "Llama", "Mistral", "Olmo2", "Phi3", "Qwen2", "Qwen3", "SmolLM3")
 PROMPT = np.random.default_rng(0).integers(0, 320, 70).tolist()  # beyond two blocks of the cache
 
 
@@ -90,7 +102,9 @@ class Model:
 
 @pytest.fixture(scope="module", params=SPECS)
 def model(request, tmp_path_factory):
-    folder = make_llama(tmp_path_factory.mktemp(request.param), SPECS[request.param])
+    folder = make_model(tmp_path_factory.mktemp(request.param), SPECS[request.param])
+    if request.param in OLD_CONFIGS:
+        write_old_config(folder / "config.json")
     return Model(folder, from_folder(folder))
 
 
@@ -120,7 +134,7 @@ def test_default_dtype(model):
         assert record(view) == record(run_views(alone, [ids], params)[0][0])
 
 
-@pytest.mark.parametrize("family", sorted({spec.family for spec in SPECS.values()}))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_defaults_are_those_of_transformers(family):
     import transformers
 

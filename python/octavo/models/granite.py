@@ -10,7 +10,7 @@ from octavo.models.llama import Llama, LlamaAttention, LlamaLayer
 class GraniteLayer(LlamaLayer):
     def __init__(self, prefix: str, c: nn.ModelConfig, attention: nn.Block) -> None:
         super().__init__(prefix, c, attention)
-        self.multiplier = c.residual_multiplier
+        self.multiplier: float = c.residual_multiplier
 
     def forward(self, x: nn.Value) -> nn.Value:
         x = x + self.attention(self.attn_norm(x)) * self.multiplier
@@ -32,7 +32,9 @@ class Granite(Llama):
         return GraniteLayer(prefix, c, attention)
 
     def embedded(self, tokens: nn.Trace) -> nn.Value:
-        return super().embedded(tokens) * self.config.embedding_multiplier
+        multiplier: float = self.config.embedding_multiplier
+        return super().embedded(tokens) * multiplier
 
     def logits(self, hidden: nn.Value) -> nn.Value:
-        return super().logits(hidden) * (1.0 / self.config.logits_scaling)
+        scaling: float = self.config.logits_scaling
+        return super().logits(hidden) * (1.0 / scaling)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,11 @@ Rows = slice | npt.NDArray[np.int64] | None
 
 
 class Block:
-    """A part of a model: calling it traces its ``forward``, which takes and gives traced values."""
+    """A part of a model: calling it traces its ``forward``, which takes traced values and gives one."""
 
-    forward: Callable[..., Any]
+    forward: Callable[..., Value]
 
-    def __call__(self, *values: Value) -> Any:
+    def __call__(self, *values: Value) -> Value:
         return self.forward(*values)
 
 
