@@ -12,9 +12,21 @@ _FAMILIES = {
     "Llama": ("llama", "Llama"),
 }
 _TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
+_ENCODERS = {
+    "Bert": ("bert", "Bert"),
+    "Camembert": ("roberta", "Roberta"),
+    "DistilBert": ("distilbert", "DistilBert"),
+    "MPNet": ("mpnet", "MPNet"),
+    "ModernBert": ("modernbert", "ModernBert"),
+    "NomicBert": ("nomic_bert", "NomicBert"),
+    "Roberta": ("roberta", "Roberta"),
+    "XLMRoberta": ("roberta", "Roberta"),
+}
+_ENCODER_TASKS = ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification")
 
 # Architecture in config.json -> (module, class).
 _MODELS = {f"{family}{task}": entry for family, entry in _FAMILIES.items() for task in _TASKS}
+_MODELS |= {f"{family}{task}": entry for family, entry in _ENCODERS.items() for task in _ENCODER_TASKS}
 
 SUPPORTED_ARCHITECTURES = tuple(_MODELS)
 
