@@ -12,7 +12,7 @@ import pytest
 
 from encoder_folders import FAMILIES, make_encoder
 from octavo import LLM, PoolingParams
-from octavo.models.mpnet import distance_buckets
+from octavo.nn.relative_bias import distance_buckets
 from octavo.pooling.requests import PoolingRequest, run_requests
 
 Rows = npt.NDArray[np.float32]
@@ -149,4 +149,4 @@ def test_mpnets_buckets() -> None:
 
     distances = np.arange(-600, 601)
     expected = MPNetEncoder.relative_position_bucket(torch.from_numpy(distances)).numpy()
-    np.testing.assert_array_equal(distance_buckets(distances), expected)
+    np.testing.assert_array_equal(distance_buckets(distances, 32, 128), expected)

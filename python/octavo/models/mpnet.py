@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-import numpy.typing as npt
-
 from octavo import nn
 
 _FIRST_POSITION = 2  # the position table's first rows are for padding
 _BUCKETS = 32
 _FARTHEST = 128  # all greater distances share a bucket
-
-
-def distance_buckets(distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The bucket of each key - query: one for each small distance, then logarithmic ones; half for either sign."""
-    half, exact = _BUCKETS // 2, _BUCKETS // 4
-    far = np.abs(distances)
-    scale = np.float32(math.log(_FARTHEST / exact))
-    logs = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / scale
-    wide = np.minimum(exact + (logs * np.float32(half - exact)).astype(np.int64), half - 1)
-    buckets: npt.NDArray[np.int64] = np.where(far < exact, far, wide) + half * (distances > 0)
-    return buckets
 
 
 class MPNetLayer(nn.Block):
@@ -62,6 +46,9 @@ class MPNet(nn.Model):
         self.positions = nn.Embedding("mpnet.embeddings.position_embeddings", "positions", _FIRST_POSITION)
         self.embed_norm = nn.LayerNorm("mpnet.embeddings.LayerNorm", c.layer_norm_eps)
         self.layers = [MPNetLayer(f"mpnet.encoder.layer.{i}", c, i) for i in range(c.num_hidden_layers)]
+        self.distance_bias = nn.RelativeBias(
+            "mpnet.encoder.relative_attention_bias", buckets=_BUCKETS, farthest=_FARTHEST, longest=self.max_positions
+        )
 
     @property
     def max_positions(self) -> int:
@@ -70,17 +57,11 @@ class MPNet(nn.Model):
 
     def body(self, tokens: nn.Trace) -> nn.Value:
         x = self.embed_norm(self.words(tokens) + self.positions(tokens))
-        bias = self._distance_bias(tokens)
+        bias = self.distance_bias(tokens)
         for layer in self.layers:
             layer.attn.bias = bias
             x = layer(x)
         return x
-
-    def _distance_bias(self, tokens: nn.Trace) -> npt.NDArray[np.float32]:
-        """(heads, 2 * longest - 1), by key - query."""
-        table = tokens.weights.floats("mpnet.encoder.relative_attention_bias.weight").reshape(_BUCKETS, -1)
-        distances = np.arange(1 - self.max_positions, self.max_positions)
-        return np.ascontiguousarray(table[distance_buckets(distances)].T)
 
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.tanh(nn.Linear("classifier.dense")(pooled))

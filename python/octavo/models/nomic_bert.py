@@ -64,7 +64,8 @@ class NomicBert(nn.Model):
     def max_positions(self) -> int:
         """The length it was trained at; beyond it, the published code would change the frequencies."""
         longest: int = self.config.get("max_position_embeddings", 2048)
-        return min(longest, self.config.get("max_trained_positions", longest))
+        trained: int = self.config.get("max_trained_positions", longest)
+        return min(longest, trained)
 
     def body(self, tokens: nn.Trace) -> nn.Value:
         x = self.embed_norm(self.words(tokens) + self.types(tokens))

@@ -12,6 +12,7 @@ from octavo.nn.modules import (
     Linear,
     RMSNorm,
 )
+from octavo.nn.relative_bias import RelativeBias
 from octavo.nn.rope import Rope
 from octavo.nn.trace import Part, Trace, Value, Weights
 
@@ -28,6 +29,7 @@ __all__ = [
     "ModelConfig",
     "Part",
     "RMSNorm",
+    "RelativeBias",
     "Rope",
     "Trace",
     "Value",
