@@ -36,8 +36,9 @@ _FRACTION_KEYS = ("partial_rotary_factor", "rotary_pct", "rotary_emb_fraction") 
 _LEGACY_KEYS = ("rope_scaling", *_THETA_KEYS, *_LOCAL_THETA_KEYS, *_FRACTION_KEYS)
 
 _DEFAULT_THETA = 10000.0
-_DEFAULT_THETAS = {"gemma3_text": 1e6, "mixtral": 1e6, "smollm3": 2e6}  # by model_type, where not the above
-_DEFAULT_LOCAL_THETAS = {"gemma3_text": 10000.0}
+# By model_type, where not the above.
+_DEFAULT_THETAS = {"gemma3_text": 1e6, "mixtral": 1e6, "modernbert": 160000.0, "nomic_bert": 1000.0, "smollm3": 2e6}
+_DEFAULT_LOCAL_THETAS = {"gemma3_text": 10000.0, "modernbert": 10000.0}
 
 
 def canonical_rope(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import cast
 
 from octavo.nn import Model
 
-# Family -> (module, class).
+# Decoders and encoders: family -> (module, class).
 _FAMILIES = {
     "GPT2": ("gpt2", "GPT2"),
     "GPTNeoX": ("gpt_neox", "GPTNeoX"),
@@ -30,6 +30,17 @@ _FAMILIES = {
     "Starcoder2": ("starcoder2", "Starcoder2"),
 }
 _TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
+_ENCODERS = {
+    "Bert": ("bert", "Bert"),
+    "Camembert": ("roberta", "Roberta"),
+    "DistilBert": ("distilbert", "DistilBert"),
+    "MPNet": ("mpnet", "MPNet"),
+    "ModernBert": ("modernbert", "ModernBert"),
+    "NomicBert": ("nomic_bert", "NomicBert"),
+    "Roberta": ("roberta", "Roberta"),
+    "XLMRoberta": ("roberta", "Roberta"),
+}
+_ENCODER_TASKS = ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification")
 
 # Spelt otherwise than the rest of their family.
 _OTHERS = {
@@ -40,7 +51,9 @@ _OTHERS = {
 }
 
 # Architecture in config.json -> (module, class).
-_MODELS = {f"{family}{task}": entry for family, entry in _FAMILIES.items() for task in _TASKS} | _OTHERS
+_MODELS = {f"{family}{task}": entry for family, entry in _FAMILIES.items() for task in _TASKS}
+_MODELS |= {f"{family}{task}": entry for family, entry in _ENCODERS.items() for task in _ENCODER_TASKS}
+_MODELS |= _OTHERS
 
 SUPPORTED_ARCHITECTURES = tuple(_MODELS)
 

@@ -15,6 +15,7 @@ from octavo.nn.modules import (
     interleaved_rows,
 )
 from octavo.nn.moe import MoE
+from octavo.nn.relative_bias import RelativeBias
 from octavo.nn.rope import Rope
 from octavo.nn.trace import Part, Trace, Value, Weights
 
@@ -33,6 +34,7 @@ __all__ = [
     "ModelConfig",
     "Part",
     "RMSNorm",
+    "RelativeBias",
     "Rope",
     "Trace",
     "Value",
