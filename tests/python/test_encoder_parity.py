@@ -14,6 +14,7 @@ from encoder_folders import FAMILIES, make_encoder
 from octavo import LLM, PoolingParams
 from octavo.nn.relative_bias import distance_buckets
 from octavo.pooling.requests import PoolingRequest, run_requests
+from pooling_folders import write_tokenizer
 
 Rows = npt.NDArray[np.float32]
 
@@ -126,6 +127,40 @@ def test_token_types(family: str, tmp_path: Path, prompts: list[list[int]]) -> N
     for rows, ids, kinds in zip(pooled(load(folder), prompts, "all", types), prompts, types, strict=True):
         expected = outputs(model, ids, kinds).last_hidden_state[0]
         np.testing.assert_allclose(rows, expected, atol=BOUND, rtol=0)
+
+
+def test_names_of_the_first_checkpoints(tmp_path: Path, prompts: list[list[int]]) -> None:
+    """bert-base-uncased calls the norms' vectors gamma and beta to this day."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = make_encoder(tmp_path, "Bert")
+    expected = outputs(reference(folder), prompts[4]).last_hidden_state[0]
+    file = folder / "model.safetensors"
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = {}
+    for name, tensor in load_file(file).items():
+        end = ".".join(name.split(".")[-2:])
+        tensors[name.removesuffix(end) + old.get(end, end)] = tensor
+    assert sum("gamma" in name for name in tensors) == 5
+    save_file(tensors, file)
+    np.testing.assert_allclose(pooled(load(folder), [prompts[4]], "all")[0], expected, atol=BOUND, rtol=0)
+
+
+def test_scores_of_pairs(tmp_path: Path) -> None:
+    """A cross-encoder reads both texts as one sequence, the second under token type 1."""
+    from transformers import AutoTokenizer
+
+    folder = make_encoder(tmp_path, "Bert", "ForSequenceClassification", num_labels=1, vocab_size=320)
+    pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
+    write_tokenizer(folder, single="[CLS] $A [SEP]", pair=pair, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
+    query, texts = "What is the capital of France?", ["The capital of France is Paris.", "A man eats bread."]
+    scores = LLM(folder, dtype="float32", kv_cache_memory_bytes="4M").score(query, texts, use_tqdm=False)
+    model = reference(folder, "AutoModelForSequenceClassification")
+    for text, score in zip(texts, scores, strict=True):
+        inputs = AutoTokenizer.from_pretrained(folder)(query, text, return_token_type_ids=True)
+        logit = outputs(model, inputs.input_ids, inputs.token_type_ids).logits[0, 0]
+        assert sum(inputs.token_type_ids) > 1 and score.prompt_token_ids == inputs.input_ids
+        assert score.outputs.score == pytest.approx(float(logit.sigmoid()), abs=BOUND)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -40,10 +40,11 @@ _ENCODERS = {
     "Roberta": ("roberta", "Roberta"),
     "XLMRoberta": ("roberta", "Roberta"),
 }
-_ENCODER_TASKS = ("Model", "ForMaskedLM", "ForPreTraining", "ForSequenceClassification")
+_ENCODER_TASKS = ("Model", "ForMaskedLM", "ForSequenceClassification")
 
 # Spelt otherwise than the rest of their family.
 _OTHERS = {
+    "BertForPreTraining": ("bert", "Bert"),
     "GPT2LMHeadModel": ("gpt2", "GPT2"),
     "Gemma3ForConditionalGeneration": ("gemma3", "Gemma3"),
     "Gemma3TextForSequenceClassification": ("gemma3", "Gemma3"),

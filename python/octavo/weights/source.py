@@ -17,6 +17,9 @@ from octavo.weights.gguf import GGML_TYPES, GGUFFile, GGUFTensor, open_gguf
 from octavo.weights.resolve import ModelFiles
 from octavo.weights.safetensors import StoredTensor, open_safetensors
 
+# BERT's first checkpoints call a norm's vectors as TensorFlow did.
+_FIRST_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
 
 _STACKED = re.compile(r"(?P<experts>.+\.experts)\.(?P<part>\w+\.weight)")
 
@@ -126,7 +129,8 @@ def open_tensors(weight_files: Sequence[Path]) -> dict[str, SourceTensor]:
     Raises:
         ModelError: a file is damaged.
     """
-    return {name: _from_stored(tensor) for name, tensor in _open_stored(tuple(weight_files)).items()}
+    tensors = map(_from_stored, _open_stored(tuple(weight_files)).values())
+    return {tensor.name: tensor for tensor in tensors}
 
 
 def _open_stored(weight_files: tuple[Path, ...]) -> dict[str, StoredTensor]:
@@ -138,7 +142,9 @@ def _open_stored(weight_files: tuple[Path, ...]) -> dict[str, StoredTensor]:
 
 
 def _from_stored(tensor: StoredTensor) -> SourceTensor:
-    return SourceTensor(tensor.name, tensor.dtype, tensor.shape, tensor.data, mapped=True)
+    module, _, last = tensor.name.rpartition("LayerNorm.")
+    name = module + _FIRST_NAMES.get(f"LayerNorm.{last}", tensor.name.removeprefix(module))
+    return SourceTensor(name, tensor.dtype, tensor.shape, tensor.data, mapped=True)
 
 
 def _gguf_checkpoint(file: GGUFFile, config: Mapping[str, Any]) -> Checkpoint:
