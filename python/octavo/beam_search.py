@@ -143,7 +143,7 @@ class BeamSearch:
         for request in runner.run(requests, every_change=False):
             if request.error is not None:
                 raise request.error
-        rows = [request.views[0].logprobs[0] for request in requests]
+        rows = [sample.logprobs[0] for request in requests for sample in request.views if sample is not None]
         return [_entries(ids.tolist(), values.tolist()) for _, _, _, ids, values, _ in rows]
 
     def _advance(self, search: _Search, rows: Sequence[dict[int, Logprob]]) -> None:
