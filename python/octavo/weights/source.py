@@ -158,7 +158,7 @@ def _gguf_checkpoint(file: GGUFFile, config: Mapping[str, Any]) -> Checkpoint:
 
 
 def split_experts(tensor: SourceTensor) -> list[SourceTensor]:
-    """``x.experts.y.weight`` (experts, rows, columns) as the matrices ``x.experts.0.y.weight`` and so on; others alone."""
+    """``x.experts.y.weight`` (experts, rows, columns) as the matrices ``x.experts.0.y.weight`` and on; others alone."""
     stacked = _STACKED.fullmatch(tensor.name)
     if stacked is None or len(tensor.shape) != 3:
         return [tensor]
