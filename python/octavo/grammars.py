@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from types import ModuleType
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo.errors import InvalidInputError
+from octavo.fork_lock import ForkLock
 from octavo.structured_outputs import StructuredOutputsParams, closed_schema, grammar_key
 from octavo.tokenizer.tokenizer import Tokenizer
 
@@ -51,10 +52,11 @@ class Grammars:
         self._vocab_size = vocab_size
         self._eos_token_ids = list(eos_token_ids)
         self._n_threads = n_threads
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._compiled: OrderedDict[str, Any] = OrderedDict()
         self._token_trie: Any = None
         self._executor: Any = None
+        self._executor_process = 0  # a forked child has none of its threads
 
     def check(self, params: StructuredOutputsParams) -> None:
         """Raises InvalidInputError when outputs cannot be held to `params`."""
@@ -67,8 +69,9 @@ class Grammars:
     def fill(self, matchers: Sequence[tuple[Matcher, int]], masks: TokenMasks) -> None:
         """Writes the mask of each matcher to its row of `masks`, in parallel."""
         with self._lock:
-            if self._executor is None:
+            if self._executor is None or self._executor_process != os.getpid():
                 self._executor = _llguidance().LLExecutor(num_threads=self._n_threads)
+                self._executor_process = os.getpid()
         rows = [(matcher.matcher, row) for matcher, row in matchers]
         self._executor.unsafe_compute_mask_ptr(rows, masks.ctypes.data, masks.shape[1] * masks.itemsize, len(masks))
 

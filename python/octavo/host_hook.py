@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo.errors import InvalidInputError
+from octavo.fork_lock import ForkLock
 from octavo.grammars import Grammars, Matcher, TokenMasks
 from octavo.requests import Request
 
@@ -27,7 +27,7 @@ class HostHook:
         self._grammars = grammars
         self._owners: dict[int, Request] = {}  # by sequence
         self._matchers: dict[int, Matcher] = {}
-        self.lock = threading.RLock()  # held while a sequence is added to the core and here
+        self.lock = ForkLock()  # held while a sequence is added to the core and here
 
     def add(self, sequence: int, request: Request) -> None:
         """Takes note of a sequence; the caller holds the lock since before it was added to the core."""

@@ -14,6 +14,7 @@ import pytest
 
 import smollm2
 from octavo import LLM, SamplingParams
+from octavo.structured_outputs import StructuredOutputsParams
 
 PROMPT = "The capital of France is"
 GREEDY = SamplingParams(temperature=0, max_tokens=6)
@@ -119,6 +120,32 @@ def test_a_child_forked_in_the_middle_of_a_step_can_generate(llm: LLM) -> None:
         stop.set()
         other.join(60)
     assert text_of(llm) == want
+
+
+def test_a_forked_child_can_use_structured_outputs(llm: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=8, structured_outputs=StructuredOutputsParams(regex="[0-9]{4}"))
+    want = llm.generate(PROMPT, params, use_tqdm=False)[0].outputs[0].text
+    assert want.isdigit()
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with llm._runner._hook.lock, llm._builder.grammars._lock:
+            held.set()
+            done.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if llm.generate(PROMPT, params, use_tqdm=False)[0].outputs[0].text == want else 2
+        finally:
+            os._exit(code)
+    assert wait_for(child) == 0
+    done.set()
+    other.join()
 
 
 def wait_for(child: int, seconds: float = 30) -> int:
