@@ -288,6 +288,28 @@ TEST_CASE("kernels: causal attention with a bias") {
     }
 }
 
+// Each query may be followed by tokens of its own step whose keys and values are no numbers.
+TEST_CASE("kernels: attention is not reached by later tokens that are not finite") {
+  for (KvType type : {KvType::kF32, KvType::kBF16})
+    for (float poison : {INFINITY, -INFINITY, NAN})
+      for (int n_group : {1, 3, 8})
+        for (int bad : {1, 6, 33, 40}) {
+          const Case c{type, n_group, 40, 301, 41};
+          const Inputs good(c);
+          Inputs in(c);
+          const auto first_bad = static_cast<size_t>((c.first() + bad) * c.head_dim);
+          std::fill(in.k.begin() + static_cast<std::ptrdiff_t>(first_bad), in.k.end(), poison);
+          std::fill(in.v.begin() + static_cast<std::ptrdiff_t>(first_bad), in.v.end(), poison);
+          const PageEnd<float> scratch(static_cast<size_t>(attention_scratch(c.n_group, c.head_dim)));
+          for (const auto& [name, kernels] : tested_tables()) {
+            INFO(name, " ", c.name(), " bad=", bad, " poison=", poison);
+            const auto expected = attend_in_chunks(kernels, c, good, scratch, c.n_queries);
+            const auto out = attend_in_chunks(kernels, c, in, scratch, c.n_queries);
+            CHECK(same_bits(out.data(), expected.data(), static_cast<size_t>(bad * c.row())));
+          }
+        }
+}
+
 // A later tile or chunk may outweigh everything before it, or count for nothing.
 TEST_CASE("kernels: attention whose softmax is nearly one-hot") {
   for (KvType type : {KvType::kF32, KvType::kBF16})

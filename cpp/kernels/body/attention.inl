@@ -66,11 +66,12 @@ struct Bf16Kv {
     }
   }
 
-  // acc[r] += sum over the first n keys of p[r][key] * V[key][dim..dim+kLanes).
+  // acc[r] += sum over keys [first, n) of p[r][key] * V[key][dim..dim+kLanes); first is even.
   template <int kRows>
-  static void weigh(Vf (&acc)[kRows], const uint8_t* tile, const float (*p)[kKvTile], int n, int dim, int head_dim) {
+  static void weigh(Vf (&acc)[kRows], const uint8_t* tile, const float (*p)[kKvTile], int first, int n, int dim,
+                    int head_dim) {
     const auto* v = reinterpret_cast<const uint16_t*>(tile) + dim * 2;
-    int key = 0;
+    int key = first;
     for (; key + 2 <= n; key += 2) {
       Vf even, odd;
       load_pairs_part(v + int64_t{key} * head_dim, head_dim - dim, even, odd);
@@ -115,9 +116,10 @@ struct F32Kv {
   }
 
   template <int kRows>
-  static void weigh(Vf (&acc)[kRows], const uint8_t* tile, const float (*p)[kKvTile], int n, int dim, int head_dim) {
+  static void weigh(Vf (&acc)[kRows], const uint8_t* tile, const float (*p)[kKvTile], int first, int n, int dim,
+                    int head_dim) {
     const auto* v = reinterpret_cast<const float*>(tile);
-    for (int key = 0; key < n; ++key) {
+    for (int key = first; key < n; ++key) {
       const Vf values = load_at(v + int64_t{key} * head_dim, dim, head_dim);
       for (int r = 0; r < kRows; ++r) acc[r] = fma(values, set1(p[r][key]), acc[r]);
     }
@@ -199,13 +201,14 @@ void score_rows(float (*scores)[kKvTile], const uint8_t* tile, const float* cons
   }
 }
 
+// states[r].out = states[r].out * shrink[r] + the weighed values of keys [first, n).
 template <class Kv, int kRows>
-void weigh_rows(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int n,
-                int head_dim) {
+void weigh_rows(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
+                int n, int head_dim) {
   for (int dim = 0; dim < head_dim; dim += kLanes) {
     Vf acc[kRows];
     for (int r = 0; r < kRows; ++r) acc[r] = mul(load_at(states[r].out, dim, head_dim), set1(shrink[r]));
-    Kv::template weigh<kRows>(acc, values, p, n, dim, head_dim);
+    Kv::template weigh<kRows>(acc, values, p, first, n, dim, head_dim);
     for (int r = 0; r < kRows; ++r) {
       if (dim + kLanes <= head_dim)
         store(states[r].out + dim, acc[r]);
@@ -220,18 +223,23 @@ template <class Kv, int kRows>
 void tile_rows(QueryRows& rows, int first, const AttentionTask& task, const uint8_t* tile, int first_key) {
   float scores[kRows][kKvTile];
   float shrink[kRows];
+  int ends[kRows];
   score_rows<Kv, kRows>(scores, tile, rows.q + first, task.head_dim);
-  int seen = 0;
   for (int r = 0; r < kRows; ++r) {
-    int begin, end;
-    visible(begin, end, task, rows.position[first + r], first_key);
+    int begin;
+    visible(begin, ends[r], task, rows.position[first + r], first_key);
     const int row = first + r;
     const float* bias = rows.bias[row] == nullptr ? nullptr : rows.bias[row] + first_key - rows.position[row];
-    shrink[r] = soften(scores[r], rows.chunk[row], task, bias, begin, end);
-    if (end > seen) seen = end;
+    shrink[r] = soften(scores[r], rows.chunk[row], task, bias, begin, ends[r]);
   }
   const uint8_t* values = tile + int64_t{kKvTile} * task.head_dim * Kv::kBytes;
-  weigh_rows<Kv, kRows>(rows.chunk + first, values, scores, shrink, seen, task.head_dim);
+  // Ends ascend with the rows. Values after a row's own end, which may be infinite, are not even multiplied by zero.
+  const int together = ends[0] == ends[kRows - 1] ? ends[0] : ends[0] & ~1;
+  weigh_rows<Kv, kRows>(rows.chunk + first, values, scores, shrink, 0, together, task.head_dim);
+  const float keep = 1;
+  for (int r = 0; r < kRows; ++r)
+    if (ends[r] > together)
+      weigh_rows<Kv, 1>(rows.chunk + first + r, values, scores + r, &keep, together, ends[r], task.head_dim);
 }
 
 inline bool sees(const AttentionTask& task, int position, int first_key) {
