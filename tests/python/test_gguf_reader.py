@@ -288,7 +288,7 @@ def test_config_rope_scaling(tmp_path: Path) -> None:
         ({"llama.block_count": 1 << 30}, "claims 1073741824 layers"),
         ({"llama.attention.head_count": 0}, "no size"),
         ({"llama.embedding_length": "x"}, "holds no number"),
-        ({"llama.expert_count": 8}, "mixture of experts"),
+        ({"llama.expert_count": 8}, "llama.expert_used_count"),
     ],
 )
 def test_wrong_config_is_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:

@@ -46,7 +46,9 @@ class LlamaMLP(nn.Block):
 class LlamaLayer(nn.Block):
     """A decoder layer with its norms in front, around the attention and the MLP that a family has."""
 
-    def __init__(self, prefix: str, c: nn.ModelConfig, attention: nn.Block, mlp: nn.Block | None = None) -> None:
+    def __init__(
+        self, prefix: str, c: nn.ModelConfig, attention: nn.Block, mlp: nn.Block | nn.MoE | None = None
+    ) -> None:
         self.attn_norm = nn.RMSNorm(f"{prefix}.input_layernorm", c.rms_norm_eps)
         self.attention = attention
         self.mlp_norm = nn.RMSNorm(f"{prefix}.post_attention_layernorm", c.rms_norm_eps)

@@ -1,32 +1,37 @@
-"""Qwen1.5-MoE and Qwen2-MoE (https://arxiv.org/abs/2407.10671): many small experts beside one that all tokens share."""
+"""Qwen1.5-MoE and Qwen2-MoE: many small experts beside one that all tokens share (https://arxiv.org/abs/2407.10671)."""
 
 from __future__ import annotations
 
 from octavo import nn
+from octavo.models.llama import Llama, LlamaAttention, LlamaLayer, LlamaMLP
+
+MOE_DEFAULTS = {**Llama.defaults, "use_sliding_window": False, "norm_topk_prob": False, "decoder_sparse_step": 1}
 
 
-class GatedMlp(nn.Block):
-    def __init__(self, prefix: str, c: nn.ModelConfig) -> None:
-        self.gate_up = nn.FusedLinear(prefix, "gate_proj", "up_proj")
-        self.act = nn.activation(c.hidden_act)
-        self.down_proj = nn.Linear(f"{prefix}.down_proj")
+def experts(prefix: str, c: nn.ModelConfig) -> nn.MoE:
+    """The experts of one layer, by the names that Qwen gives them."""
+    n_experts = c.get("num_experts", None) or c.num_local_experts  # transformers 5 may write the second name
+    names = [f"{prefix}.experts.{e}" for e in range(n_experts)]
+    return nn.MoE(
+        f"{prefix}.gate",
+        [(f"{name}.gate_proj", f"{name}.up_proj", f"{name}.down_proj") for name in names],
+        top_k=c.num_experts_per_tok,
+        normalize=c.norm_topk_prob,
+        activation=c.hidden_act,
+    )
 
-    def forward(self, x: nn.Value) -> nn.Value:
-        gate, up = self.gate_up(x)
-        return self.down_proj(self.act(gate) * up)
+
+def is_sparse(c: nn.ModelConfig, layer: int) -> bool:
+    """Whether a layer has experts rather than one MLP."""
+    dense: list[int] = c.get("mlp_only_layers", [])
+    step: int = c.decoder_sparse_step
+    return layer not in dense and (layer + 1) % step == 0
 
 
 class SharedMoE(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig) -> None:
-        experts = [f"{prefix}.experts.{e}" for e in range(c.num_experts)]
-        self.moe = nn.MoE(
-            f"{prefix}.gate",
-            [(f"{e}.gate_proj", f"{e}.up_proj", f"{e}.down_proj") for e in experts],
-            top_k=c.num_experts_per_tok,
-            normalize=c.get("norm_topk_prob", False),
-            activation=c.hidden_act,
-        )
-        self.shared = GatedMlp(f"{prefix}.shared_expert", c)
+        self.moe = experts(prefix, c)
+        self.shared = LlamaMLP(f"{prefix}.shared_expert", c)
         self.shared_gate = nn.Linear(f"{prefix}.shared_expert_gate")  # (1, hidden)
 
     def forward(self, x: nn.Value) -> nn.Value:
@@ -34,60 +39,19 @@ class SharedMoE(nn.Block):
         return self.moe(x) + shared * nn.sigmoid(self.shared_gate(x))
 
 
-def is_sparse(c: nn.ModelConfig, layer: int) -> bool:
-    """Whether a layer is a mixture of experts rather than one MLP."""
-    dense: list[int] = c.get("mlp_only_layers", [])
-    step: int = c.get("decoder_sparse_step", 1)
-    return layer not in dense and (layer + 1) % step == 0
+class Qwen2Moe(Llama):
+    defaults = {**MOE_DEFAULTS, "num_experts": 60, "num_experts_per_tok": 4, "max_window_layers": 28}
 
+    def layer(self, prefix: str, index: int, rope: nn.Rope) -> nn.Block:
+        c = self.config
+        attention = LlamaAttention(f"{prefix}.self_attn", c, index, rope, window=self.window(index))
+        return LlamaLayer(prefix, c, attention, SharedMoE(f"{prefix}.mlp", c) if is_sparse(c, index) else None)
 
-def window_of(c: nn.ModelConfig, layer: int) -> int:
-    """The sliding window of a layer, 0 for none: every second one of the first max_window_layers may have one."""
-    window: int = c.get("sliding_window", 0)
-    slides = layer % 2 == 0 and layer < c.get("max_window_layers", 0)
-    return window if c.get("use_sliding_window", False) and slides else 0
-
-
-class Qwen2MoeLayer(nn.Block):
-    def __init__(self, prefix: str, c: nn.ModelConfig, layer: int, rope: nn.Rope) -> None:
-        self.attn_norm = nn.RMSNorm(f"{prefix}.input_layernorm", c.rms_norm_eps)
-        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj")
-        self.attn = nn.Attention(
-            layer=layer,
-            heads=c.num_attention_heads,
-            kv_heads=c.num_key_value_heads,
-            head_dim=c.head_dim,
-            rope=rope,
-            window=window_of(c, layer),
-        )
-        self.o_proj = nn.Linear(f"{prefix}.self_attn.o_proj")
-        self.mlp_norm = nn.RMSNorm(f"{prefix}.post_attention_layernorm", c.rms_norm_eps)
-        self.mlp = SharedMoE(f"{prefix}.mlp", c) if is_sparse(c, layer) else GatedMlp(f"{prefix}.mlp", c)
-
-    def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
-        q, k, v = self.qkv(self.attn_norm(x))
-        x = x + self.o_proj(self.attn(q, k, v))
-        y: nn.Value = self.mlp(self.mlp_norm(x))
-        return x + y
-
-
-class Qwen2Moe(nn.CausalLM):
-    def __init__(self, c: nn.ModelConfig) -> None:
-        super().__init__(c)
-        rope = nn.Rope(c.rope_parameters, c.head_dim)
-        self.embed = nn.Embedding("model.embed_tokens")
-        self.layers = [Qwen2MoeLayer(f"model.layers.{i}", c, i, rope) for i in range(c.num_hidden_layers)]
-        self.norm = nn.RMSNorm("model.norm", c.rms_norm_eps)
-        self.lm_head = nn.LMHead(c, "model.embed_tokens")
-
-    def body(self, tokens: nn.Trace) -> nn.Value:
-        x = self.embed(tokens)
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-    def final_norm(self, hidden: nn.Value) -> nn.Value:
-        return self.norm(hidden)
-
-    def logits(self, hidden: nn.Value) -> nn.Value:
-        return self.lm_head(hidden)
+    def window(self, layer: int) -> int:
+        """The sliding window of a layer, 0 for none."""
+        c = self.config
+        kinds = c.get("layer_types", None)
+        every_second = layer % 2 == 0 and layer < c.max_window_layers
+        slides = kinds[layer] == "sliding_attention" if kinds else every_second
+        width: int = c.get("sliding_window", 4096)
+        return width if c.use_sliding_window and slides else 0
