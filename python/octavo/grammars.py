@@ -18,6 +18,7 @@ from octavo.structured_outputs import StructuredOutputsParams, closed_schema, gr
 from octavo.tokenizer.tokenizer import Tokenizer
 
 _MOST_COMPILED = 256  # grammars kept
+_MARK = "\x02"  # a character that no token joins with others
 
 TokenMasks = npt.NDArray[np.uint32]  # (n_rows, words): bit i of a row says whether token i may follow
 
@@ -68,6 +69,8 @@ class Grammars:
 
     def fill(self, matchers: Sequence[tuple[Matcher, int]], masks: TokenMasks) -> None:
         """Writes the mask of each matcher to its row of `masks`, in parallel."""
+        if not matchers:
+            return
         with self._lock:
             if self._executor is None or self._executor_process != os.getpid():
                 self._executor = _llguidance().LLExecutor(num_threads=self._n_threads)
@@ -87,11 +90,14 @@ class Grammars:
 
     def _compile(self, params: StructuredOutputsParams) -> Any:
         llguidance = _llguidance()
+        trie = self._trie()
         try:
             grammar = _grammar(llguidance, params)
+            if self._tokenizer is not None and self._tokenizer.strips_leading_space:
+                grammar = _after_space(grammar)
         except ValueError as error:
             raise _refused(params, str(error)) from None
-        matcher = llguidance.LLMatcher(self._trie(), grammar, log_level=0)
+        matcher = llguidance.LLMatcher(trie, grammar, log_level=0)
         if matcher.is_error():
             raise _refused(params, matcher.get_error())
         return matcher
@@ -119,9 +125,12 @@ class _Vocabulary:
         self.eos_token_id = eos_token_ids[0]
         self.bos_token_id = tokenizer.bos_token_id
         self._tokenizer = tokenizer
+        self._mark_ids = tokenizer.encode(_MARK, add_special_tokens=False)
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        """Token ids of `text` as it stands in the middle of another, where no space is put before it."""
+        ids = self._tokenizer.encode(_MARK + text, add_special_tokens=False)
+        return ids[len(self._mark_ids) :]
 
 
 def _grammar(llguidance: ModuleType, params: StructuredOutputsParams) -> str:
@@ -141,6 +150,13 @@ def _grammar(llguidance: ModuleType, params: StructuredOutputsParams) -> str:
     if params.whitespace_pattern is not None:
         options["whitespace_pattern"] = params.whitespace_pattern
     return str(matcher.grammar_from_json_schema(json.dumps(schema), overrides=options))
+
+
+def _after_space(grammar: str) -> str:
+    """The grammar after one space: the tokenizer strips a space from the start of a text, and words begin with one."""
+    named = json.loads(grammar)["grammars"] if grammar.startswith("{") else [{"lark_grammar": grammar}]
+    named[0]["name"] = "body"
+    return json.dumps({"grammars": [{"lark_grammar": 'start: " " @body'}, *named]})
 
 
 def _refused(params: StructuredOutputsParams, reason: str) -> InvalidInputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import gguf_files
 import tiny_text
 from octavo import LLM, CompletionOutput, RequestOutput, SamplingParams
 from octavo.sampling_params import GuidedDecodingParams, RequestOutputKind, StructuredOutputsParams
@@ -281,6 +283,31 @@ def test_a_grammar_that_leaves_nothing_to_say_ends_its_own_request_only(llm: LLM
     outputs = llm.generate([PROMPT] * 2, [bad, good], use_tqdm=False, on_error="return")
     assert "No token can be sampled" in str(outputs[0].error)
     assert outputs[1].outputs[0].text == "abc"
+
+
+def test_a_tokenizer_that_strips_the_first_space(tmp_path: Path, golden: Path) -> None:
+    vocabulary = lzma.decompress((golden / "vocab" / "llama-spm.gguf.xz").read_bytes())
+    tokenizer = gguf_files.write(tmp_path / "llama-spm.gguf", vocabulary)
+    llm = tiny_text.load(tiny_text.make_folder(tmp_path / "model", 32000), tokenizer=str(tokenizer))
+    assert llm.get_tokenizer().strips_leading_space
+    forms = {
+        "yes|no": {"regex": "yes|no"},
+        " {1,2}[a-z]{3}": {"regex": " {1,2}[a-z]{3}"},
+        "[é漢😀]{4}": {"regex": "[é漢😀]{4}"},
+        "Paris|São Paulo": {"choice": ["Paris", "São Paulo"]},
+        "<[a-c]{2}>": {"grammar": 'root ::= "<" [a-c]{2} ">"'},
+        r'\{"a":(true|false)\}': {
+            "json": {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]},
+            "disable_any_whitespace": True,
+            "disable_additional_properties": True,
+        },
+    }
+    params = [SamplingParams(n=4, seed=1, max_tokens=30, structured_outputs=form) for form in forms.values()]
+    for regex, output in zip(forms, llm.generate([PROMPT] * len(forms), params, use_tqdm=False), strict=True):
+        for completion in output.outputs:
+            assert re.fullmatch(regex, completion.text) and completion.finish_reason == "stop", (regex, completion)
+    with pytest.raises(ValueError, match="the grammar cannot be used"):
+        sample(llm, {"grammar": "{"})
 
 
 # ---- what cannot be asked for ----

@@ -9,21 +9,18 @@ import smollm2
 from llama_folders import LlamaSpec, make_llama
 from octavo import LLM
 
-_SPEC = LlamaSpec(
-    {
-        "vocab_size": 49152,
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "tie_word_embeddings": True,
-    }
-)
+_SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "tie_word_embeddings": True,
+}
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder: Path, vocab_size: int = 49152) -> Path:
     """Writes the model; its tokenizer is not in the folder."""
-    return make_llama(folder, _SPEC)
+    return make_llama(folder, LlamaSpec({**_SMALL, "vocab_size": vocab_size}))
 
 
 def load(folder: Path, **options: Any) -> LLM:
