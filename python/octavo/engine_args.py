@@ -149,7 +149,6 @@ class EngineArgs(CompatibilityArgs):
     disable_sliding_window: bool = _MODEL.flag(
         False, "Attend to everything, in a context cut to the length of the model's sliding window."
     )
-    enable_prompt_embeds: bool = _MODEL.flag(False, "Take prompts that are given as embeddings ('prompt_embeds').")
     logits_processors: Sequence[Any] | None = _MODEL.field(
         None,
         "Must be empty: give functions to a request by SamplingParams(logits_processors=...).",

@@ -36,8 +36,6 @@ MODEL_FILES = (
     "generation_config.json",
     "modules.json",
     "[0-9]_*/config.json",  # 1_Pooling and its like
-    "[0-9]_Dense*/model.safetensors",
-    "[0-9]_Dense*/pytorch_model.bin",
     "sentence_*_config.json",
     "config_sentence_transformers.json",
 )
