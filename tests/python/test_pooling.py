@@ -28,13 +28,14 @@ def load(folder: Path, **args: Any) -> LLM:
     return LLM(folder, dtype="float32", kv_cache_memory_bytes="8M", **args)
 
 
-def llama(folder: Path, kind: str, **config: Any) -> Path:
-    """A Llama of a kind: "Model", "ForCausalLM" or "ForSequenceClassification"."""
+def llama(folder: Path, kind: str, *, family: str = "Llama", **config: Any) -> Path:
+    """A Llama, or a decoder like it, of a kind: "Model", "ForCausalLM" or "ForSequenceClassification"."""
     import transformers
 
     write_tokenizer(folder, single="<s> $A", pair="<s> $A $B", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    made = getattr(transformers, f"Llama{kind}")(transformers.LlamaConfig(**{**SIZES, **ids, **config}))
+    config = {**SIZES, **ids, **config}
+    made = getattr(transformers, f"{family}{kind}")(getattr(transformers, f"{family}Config")(**config))
     return save_model(made, folder)
 
 
@@ -130,6 +131,28 @@ def test_embed_gives_the_same_bits_alone_and_in_a_batch(embedder: LLM) -> None:
     for prompt, *outputs in zip(PROMPTS, together[:4], together[4:], strict=True):
         alone = embedder.embed(prompt, use_tqdm=False)[0].outputs.embedding
         assert all(output.outputs.embedding == alone for output in outputs)
+
+
+@pytest.mark.parametrize(("pooling", "task"), [("LAST", "embed"), ("MEAN", "embed"), ("LAST", "token_embed")])
+def test_the_same_bits_for_any_threads_and_chunks(made: Any, pooling: str, task: str) -> None:
+    variants: list[dict[str, Any]] = [{}, {"num_threads": 1}, {"num_threads": 3, "max_num_batched_tokens": 7}]
+    rows = []
+    for args in variants:
+        llm = load(made("Model"), pooler_config={"pooling_type": pooling}, **args)
+        outputs = llm.encode(PROMPTS, pooling_task=task, use_tqdm=False)
+        rows.append(np.concatenate([output.outputs.data.reshape(-1) for output in outputs]))
+    assert all(np.array_equal(rows[0], other) for other in rows[1:])
+
+
+def test_a_gguf_embeds(smollm2_path: Path, smollm2_reference: Any) -> None:
+    import torch
+
+    llm = LLM(smollm2_path, task="embed", dtype="float32", kv_cache_memory_bytes="64M")
+    assert llm.score(QUERY, TEXTS, use_tqdm=False)[1].outputs.score > 0
+    [output] = llm.embed("The capital of France is", use_tqdm=False)
+    with torch.inference_mode():
+        hidden = smollm2_reference.model.model(torch.tensor([output.prompt_token_ids])).last_hidden_state[0, -1]
+    np.testing.assert_allclose(output.outputs.embedding, unit(hidden), **CLOSE)
 
 
 def test_token_ids_as_prompts(embedder: LLM) -> None:
@@ -275,16 +298,16 @@ def test_score_with_a_template(made: Any) -> None:
     assert output.prompt_token_ids == token_ids(folder, text, add_special_tokens=False)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_rerankers_made_of_the_output_layer(made: Any, tied: bool) -> None:
+@pytest.mark.parametrize(("family", "tied"), [("Llama", False), ("Qwen3", True)])
+def test_rerankers_made_of_the_output_layer(made: Any, family: str, tied: bool) -> None:
     """Qwen3-Reranker's way: the classifier is the row of "yes" less that of "no"."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = made("ForCausalLM", tie_word_embeddings=tied)
+    folder = made("ForCausalLM", family=family, head_dim=16, tie_word_embeddings=tied)
     tokens = ["a", "e"]
     overrides = {
-        "architectures": ["LlamaForSequenceClassification"],
+        "architectures": [f"{family}ForSequenceClassification"],
         "classifier_from_token": tokens,
         "is_original_qwen3_reranker": True,
     }
@@ -369,6 +392,7 @@ def test_bad_prompts(embedder: LLM) -> None:
         (lambda e, c: e.encode([], pooling_task="embed"), "You must pass at least one prompt"),
         (lambda e, c: e.classify("x"), "Classification API is not supported by this model.*`--convert classify`"),
         (lambda e, c: c.embed("x"), "Embedding API is not supported by this model.*`--convert embed`"),
+        (lambda e, c: e.embed({"prompt_embeds": np.zeros((2, 64), np.float32)}), "which pooling does not take"),
         (lambda e, c: e.embed("x", lora_request=1), "LoRA is not enabled"),
         (lambda e, c: e.embed("x", on_error="skip"), "on_error must be"),
         (lambda e, c: e.embed(["x", "y"], pooling_params=[PoolingParams()]), "must be the same"),

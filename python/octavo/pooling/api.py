@@ -176,7 +176,9 @@ class PoolingMethods:
 
 def _task_of(params: Params) -> str | None:
     """The one task that parameters name, if they do."""
-    return params.task if isinstance(params, PoolingParams) else None
+    given = params if isinstance(params, (list, tuple)) else [params]
+    tasks = {item.task for item in given if isinstance(item, PoolingParams)}
+    return tasks.pop() if len(tasks) == 1 else None
 
 
 def _raises(lora_request: Any, on_error: OnError) -> bool:

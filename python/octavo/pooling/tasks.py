@@ -127,6 +127,8 @@ class Pooler:
         how = how if own is None else replace(how, limit=own)
         if prompt.token_ids is not None:
             return how.truncated(prompt.token_ids, self.max_model_len), []
+        if prompt.embeds is not None:
+            raise InvalidInputError(f"prompt {index} is given as embeddings, which pooling does not take; pass text.")
         texts = [prompt.text or "", prompt.pair if isinstance(prompt, TextPair) else None]
         text, pair = [part.lower() if part and self.plan.lowercase else part for part in texts]
         try:
