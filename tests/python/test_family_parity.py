@@ -207,3 +207,18 @@ def test_same_bits_together_as_alone(model):
     expected = [record(run_views(alone, [ids], params)[0][0]) for ids in prompts]
     for _ in range(2):  # the second time from the prefix cache
         assert [record(view) for [view] in run_views(together, prompts, params)] == expected
+
+
+def test_given_embeddings_are_not_scaled(tmp_path):
+    """Gemma scales what its table holds; embeddings given as a prompt are what follows that."""
+    folder = make_model(tmp_path, SPECS["gemma"])
+    embed = from_folder(folder).model.get_input_embeddings()
+    llm = load(folder, "float32", enable_prompt_embeds=True)
+    ids = list(range(5, 50))
+    params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, logprobs=-1, detokenize=False)
+    [expected] = llm.generate({"prompt_token_ids": ids}, params, use_tqdm=False)
+    rows = embed(embed.weight.new_tensor(ids).long()).detach()
+    [given] = llm.generate({"prompt_embeds": rows}, params, use_tqdm=False)
+    assert given.outputs[0].token_ids == expected.outputs[0].token_ids
+    for row, other in zip(given.outputs[0].logprobs, expected.outputs[0].logprobs, strict=True):
+        assert all(abs(row[token].logprob - other[token].logprob) < 1e-4 for token in other)
