@@ -6,6 +6,7 @@ what the others share. After ``normalize_config`` there is one spelling.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _ALIASES = {
     "n_layers": "num_hidden_layers",
     "hidden_dim": "intermediate_size",
 }
+_TASK = re.compile(r"(For[A-Z]\w*|LMHeadModel|Model)$")  # ends the name of an architecture, after its family
 _SIZES = (
     "hidden_size",
     "intermediate_size",
@@ -64,14 +66,15 @@ def check_architecture(config: dict[str, Any], supported: Collection[str]) -> st
     """The first architecture in the config that is supported.
 
     Raises:
-        ModelError: there is none; the sentence lists what is supported.
+        ModelError: there is none; the sentence lists the families that are supported.
     """
     architectures = config.get("architectures")
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     known = next((name for name in names if name in supported), None)
     if known is None:
         asked = f"the architecture {', '.join(names)}" if names else "no architecture"
-        raise ModelError(f"config.json names {asked}; octavo runs {', '.join(sorted(supported))}.")
+        families = sorted({_TASK.sub("", name) for name in supported})
+        raise ModelError(f"config.json names {asked}; octavo runs the families {', '.join(families)}.")
     return known
 
 

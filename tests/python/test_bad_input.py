@@ -190,7 +190,7 @@ def test_other_arguments(llm: LLM) -> None:
         ("seed", 1.5),
         ("tensor_parallel_size", 0),
         ("device", "cuda"),
-        ("task", "embed"),
+        ("task", "embroider"),
         ("quantization", "aqlm"),
         ("load_format", "safetensors"),
         ("hf_overrides", {"num_attention_heads": 7}),
