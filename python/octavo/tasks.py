@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import _core, nn
+from octavo.errors import ModelError
 from octavo.pooling.plan import PoolingPlan
 
 
@@ -13,10 +14,18 @@ def trace_model(model: nn.Model, plan: PoolingPlan | None, weights: nn.Weights) 
 
     Traces the model, which loads its weights on the way. Logits need the final norm of few rows only, so there it is
     part of the head; what is pooled is normed hidden states.
+
+    Raises:
+        ModelError: the hidden states are not as wide as the config says.
     """
     body = nn.Trace(_core.Graph(weights.store), weights)
     head = nn.Trace(_core.Graph(weights.store), weights)
     hidden = model.body(body)
+    if hidden.width != model.hidden_size:
+        raise ModelError(
+            f"config.json gives a hidden_size of {model.hidden_size}, but the weights make hidden states of "
+            f"{hidden.width}; fetch the model again."
+        )
     if plan is not None:
         hidden = model.final_norm(hidden)
     rows = head.value(head.graph.gather(hidden.width))
