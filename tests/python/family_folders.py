@@ -23,6 +23,7 @@ class FamilySpec:
         layout: What published checkpoints call and hold, of what transformers writes.
         suffix: ".safetensors" or ".bin" (PyTorch's).
         omit: Keys that published config.json files of this family leave out.
+        spelt: What they say in other words than transformers writes now.
     """
 
     architecture: str
@@ -31,6 +32,7 @@ class FamilySpec:
     layout: Layout | None = None
     suffix: str = ".safetensors"
     omit: tuple[str, ...] = ()
+    spelt: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_model(folder: Path, spec: FamilySpec, seed: int = 0) -> Path:
@@ -45,8 +47,7 @@ def make_model(folder: Path, spec: FamilySpec, seed: int = 0) -> Path:
     model.to(getattr(torch, spec.dtype)).save_pretrained(folder)
     if spec.layout is not None or spec.suffix == ".bin":
         _rewrite(folder, spec)
-    if spec.omit:
-        _omit(folder / "config.json", spec.omit)
+    _respell(folder / "config.json", spec)
     return folder
 
 
@@ -91,6 +92,7 @@ def _rewrite(folder: Path, spec: FamilySpec) -> None:
         save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _omit(path: Path, keys: tuple[str, ...]) -> None:
+def _respell(path: Path, spec: FamilySpec) -> None:
     config = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in config.items() if key not in keys}))
+    kept = {key: value for key, value in config.items() if key not in spec.omit}
+    path.write_text(json.dumps({**kept, **spec.spelt}))

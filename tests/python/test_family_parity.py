@@ -120,6 +120,7 @@ SPECS = {
         layout=neox_published,
         suffix=".bin",
         omit=("rope_parameters", "use_parallel_residual", "tie_word_embeddings"),
+        spelt={"rotary_emb_base": 5000, "rotary_pct": 0.5},
     ),
     "starcoder2": FamilySpec("Starcoder2ForCausalLM", {**GQA, "sliding_window": 24}, dtype="bfloat16"),
     "starcoder2_plain": FamilySpec(
@@ -135,8 +136,9 @@ SPECS = {
     "gemma": FamilySpec("GemmaForCausalLM", {**GEMMA, "num_key_value_heads": 1}, dtype="bfloat16"),
     "gemma_first_config": FamilySpec(
         "GemmaForCausalLM",
-        {**GEMMA, "hidden_act": "gelu"},
+        GEMMA,
         omit=("tie_word_embeddings", "rope_parameters", "use_bidirectional_attention"),
+        spelt={"hidden_act": "gelu"},
     ),
     "gemma2": FamilySpec(
         "Gemma2ForCausalLM",
@@ -146,10 +148,27 @@ SPECS = {
     "gemma2_defaults": FamilySpec(
         "Gemma2ForCausalLM",
         {**GEMMA, "sliding_window": 24},
-        omit=("layer_types", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+        omit=(
+            "layer_types",
+            "rope_parameters",
+            "query_pre_attn_scalar",
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+        ),
     ),
     "gemma3": FamilySpec("Gemma3ForCausalLM", GEMMA3, dtype="bfloat16"),
     "gemma3_first_config": FamilySpec(
+        "Gemma3ForCausalLM",
+        {**GEMMA, "num_hidden_layers": 3, "sliding_window": 24},
+        omit=("layer_types", "rope_parameters", "query_pre_attn_scalar", "tie_word_embeddings"),
+        spelt={
+            "rope_theta": 2e5,
+            "rope_local_base_freq": 5000.0,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window_pattern": 2,
+        },
+    ),
+    "gemma3_defaults": FamilySpec(
         "Gemma3ForCausalLM",
         {**GEMMA, "num_hidden_layers": 6, "sliding_window": 24},
         omit=("layer_types", "rope_parameters", "query_pre_attn_scalar", "tie_word_embeddings"),
