@@ -112,7 +112,10 @@ SPECS = {
         dtype="float16",
     ),
     "gpt_neox_sequential": FamilySpec(
-        "GPTNeoXForCausalLM", {**MLP, "use_parallel_residual": False, "attention_bias": False}, dtype="bfloat16"
+        "GPTNeoXForCausalLM",
+        {**MLP, "use_parallel_residual": False, "attention_bias": False},
+        dtype="bfloat16",
+        omit=("rope_parameters",),
     ),
     "gpt_neox_published": FamilySpec(
         "GPTNeoXForCausalLM",
@@ -201,7 +204,7 @@ def load(folder, dtype, **options):
 def test_exact_mode(model):
     folder, reference, prompt = model
     llm = load(folder, "float32")
-    assert np.abs(all_logits(llm, prompt) - reference.logits(prompt)).max() <= 1e-3
+    assert np.abs(all_logits(llm, prompt) - reference.logits(prompt)).max() <= 1e-4
     prompts = [prompt, prompt[:33], prompt[:1]]
     params = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True, detokenize=False)
     for ids, [view] in zip(prompts, run_views(llm, prompts, params), strict=True):
