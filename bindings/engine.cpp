@@ -314,7 +314,7 @@ void register_engine(py::module_& m) {
           py::arg("tokens"), py::arg("flags"), py::arg("strip_leading_space"), py::arg("whole_byte_runs"))
       .def("add", add_sequence, py::arg("prompt"), py::arg("sampling"), py::kw_only(), py::arg("priority"),
            py::arg("cache_salt"), py::arg("request"), py::arg("child"), py::arg("embeds") = py::none(),
-           "Returns the sequence's id. embeds: (n_prompt, hidden_size) rows in place of the tokens' embeddings.")
+           "Returns the sequence's id. embeds: (n_prompt, embedding_size) rows in place of the tokens' embeddings.")
       .def("add_pooling", add_pooling, py::arg("token_ids"), py::arg("pooling"), py::kw_only(),
            py::arg("token_types") = py::none(), py::arg("priority"), py::arg("cache_salt"), py::arg("request"),
            "Returns the id of a sequence that ends with a pooled result: last, cls, mean or all.")
@@ -333,7 +333,7 @@ void register_engine(py::module_& m) {
           py::call_guard<py::gil_scoped_release>())
       .def("check_integrity", [](PyEngine& self) { self.engine().check_integrity(); })
       .def_property_readonly("vocab_size", [](const PyEngine& self) { return self.executor().head_width(); })
-      .def_property_readonly("hidden_size", [](const PyEngine& self) { return self.executor().hidden_width(); })
+      .def_property_readonly("embedding_size", [](const PyEngine& self) { return self.executor().embedding_width(); })
       .def_property_readonly("kv_block_bytes", [](const PyEngine& self) { return self.executor().kv_block_bytes(); })
       .def_property_readonly("n_blocks", [](const PyEngine& self) { return self.executor().n_blocks(); })
       .def_property_readonly("arena_bytes", [](const PyEngine& self) { return self.executor().arena_bytes(); });

@@ -8,7 +8,7 @@
 namespace octavo {
 
 void Engine::check_inputs(const SequenceSpec& spec) const {
-  const size_t n_embeds = spec.prompt.size() * static_cast<size_t>(executor_.hidden_width());
+  const size_t n_embeds = spec.prompt.size() * static_cast<size_t>(executor_.embedding_width());
   OCTAVO_CHECK(spec.token_types.empty() || spec.token_types.size() == spec.prompt.size(), "The prompt has ",
                spec.prompt.size(), " tokens but ", spec.token_types.size(), " token types.");
   OCTAVO_CHECK(spec.embeds.empty() || spec.embeds.size() == n_embeds, "The prompt's embeddings have ",
@@ -44,7 +44,7 @@ void Engine::add_inputs(const Tracked& tracked, int first_token) {
   if (tracked.embeds.empty()) return;
   batch_.embeds.resize(first);
   for (int64_t i = 0; i < n_prompt; ++i)
-    batch_.embeds.push_back(tracked.embeds.data() + (seq.n_computed + i) * executor_.hidden_width());
+    batch_.embeds.push_back(tracked.embeds.data() + (seq.n_computed + i) * executor_.embedding_width());
 }
 
 void Engine::add_pooled_rows(const ScheduledTokens& item, Tracked& tracked, int first_token) {

@@ -44,6 +44,7 @@ class Executor {
   int rope_class(int length) const;
 
   int hidden_width() const { return body_.output_width; }
+  int embedding_width() const { return body_.embedding_width; }
   int head_width() const { return head_.output_width; }
   int vocab() const { return head_width(); }
   int logits_tile() const { return head_.max_rows; }

@@ -210,6 +210,7 @@ class Planner {
     if (op.source == EmbedSource::kPositions)
       OCTAVO_CHECK(max_context_ + op.offset <= table.n, "[embed] ", table.name, " has rows for ", table.n - op.offset,
                    " positions, but sequences of ", max_context_, " tokens are asked for; lower max_model_len.");
+    if (op.source == EmbedSource::kTokens) plan_.embedding_width = static_cast<int>(table.k);
     float_call(cpu::embed, fused, [&](OpCall& call) {
       call.weight = &table;
       call.source = op.source;

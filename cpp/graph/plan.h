@@ -84,6 +84,7 @@ struct Plan {
   int max_rows = 0;
   Rows output;  // kF32 rows of the graph's output
   int output_width = 0;
+  int embedding_width = 0;  // of a token's row, which a prompt may give instead
 };
 
 // kv types: what attention stores. max_rows: the most rows a step may bring. max_context: tokens of the

@@ -93,7 +93,7 @@ class RequestBuilder:
     ) -> tuple[list[int], Embeds]:
         """Placeholder token ids and the rows they stand for: truncated where asked, and checked against the model."""
         assert prompt.embeds is not None
-        width = self._model.core.hidden_size
+        width = self._model.core.embedding_size
         if not self._takes_embeds:
             raise InvalidInputError(
                 f"prompt {index} is given as embeddings; create the LLM with enable_prompt_embeds=True to use them."
