@@ -8,7 +8,7 @@
 
 namespace octavo::cpu {
 
-inline constexpr int kTokenTile = 32;
+inline constexpr int kTokenTile = 48;       // a multiple of the 4, 6 and 8 tokens that kernels take at once
 inline constexpr int kMaxChunkStrips = 16;  // 256 rows: one kQ8x256 group
 inline constexpr int64_t kTileFloats = int64_t{kTokenTile} * kMaxChunkStrips * kStrip;
 inline constexpr int64_t kStageBytes = 2 * kMaxChunkStrips * kStrip * 4;  // one quantised row segment, any format
