@@ -12,7 +12,7 @@ from octavo.pooling.activations import Rows, activate, normalize
 from octavo.pooling.config import TASKS
 from octavo.pooling.plan import PoolingPlan
 from octavo.pooling.requests import PoolingRequest, run_requests
-from octavo.pooling.tokenization import encode_text
+from octavo.pooling.tokenization import encode_text, encode_texts
 from octavo.pooling_outputs import PoolingOutput, PoolingRequestOutput
 from octavo.pooling_params import PoolingParams
 from octavo.progress import ProgressBar, UseTqdm
@@ -91,10 +91,12 @@ class Pooler:
 
     def _requests(self, prompts: Prompts, errors: dict[int, OctavoError], call: Call) -> list[PoolingRequest]:
         params = expand_params(PoolingParams() if call.params is None else call.params, len(prompts), "params")
+        encoded = self._encoded(prompts, params, call.how)
         requests = []
         for index, prompt in enumerate(prompts):
             try:
-                requests.append(self._request(index, prompt, errors.get(index), params[index], call))
+                ids = encoded.get(index)
+                requests.append(self._request(index, prompt, ids, errors.get(index), params[index], call))
             except OctavoError as error:
                 errors[index] = error
                 requests.append(PoolingRequest(str(self.next_id()), [], PoolingParams(), error=error))
@@ -102,8 +104,28 @@ class Pooler:
             raise combine_errors(errors)
         return requests
 
+    def _encoded(self, prompts: Prompts, params: Sequence[Any], how: TokenizationOptions) -> dict[int, list[int]]:
+        """The token ids of texts, made together on several threads: of those that the call alone says how to cut."""
+        texts = {
+            i: prompt.text.lower() if self.plan.lowercase else prompt.text
+            for i, prompt in enumerate(prompts)
+            if type(prompt) is ParsedPrompt and prompt.text is not None and prompt.token_ids is None
+            if getattr(params[i], "truncate_prompt_tokens", None) is None
+        }
+        try:
+            encoded = encode_texts(self.tokenizer, list(texts.values()), how, self.max_model_len)
+        except OctavoError:
+            return {}  # one by one, to name the text that cannot be used
+        return dict(zip(texts, encoded, strict=True))
+
     def _request(
-        self, index: int, prompt: ParsedPrompt | None, error: OctavoError | None, params: Any, call: Call
+        self,
+        index: int,
+        prompt: ParsedPrompt | None,
+        encoded: list[int] | None,
+        error: OctavoError | None,
+        params: Any,
+        call: Call,
     ) -> PoolingRequest:
         if error is not None:
             raise error
@@ -115,7 +137,7 @@ class Pooler:
         params = params.clone()
         params.validate()
         self._check_dimensions(params, call.task)
-        ids, types = self._token_ids(index, prompt, params, call.how)
+        ids, types = (encoded, []) if encoded is not None else self._token_ids(index, prompt, params, call.how)
         self._check_ids(index, ids)
         segments = types if self.has_segments and any(types) else None
         return PoolingRequest(str(self.next_id()), ids, params, segments, prompt.cache_salt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,8 @@ from octavo import sampling_checks
 from octavo.errors import InvalidInputError
 from octavo.tokenization_options import TokenizationOptions
 from octavo.tokenizer.tokenizer import Tokenizer
+
+_NO_TOKENIZER = "This LLM has no tokenizer (skip_tokenizer_init); pass token ids."
 
 
 def pooling_options(truncate_prompt_tokens: Any, kwargs: Mapping[str, Any] | None) -> TokenizationOptions:
@@ -32,8 +34,18 @@ def encode_text(
         InvalidInputError: there is no tokenizer, or the options leave no room for the special tokens.
     """
     if tokenizer is None:
-        raise InvalidInputError("This LLM has no tokenizer (skip_tokenizer_init); pass token ids.")
+        raise InvalidInputError(_NO_TOKENIZER)
     cut: dict[str, Any] = {"max_length": options.most(longest), "truncation_side": options.side}
     if pair is not None:
         return tokenizer.encode_pair(text, pair, options.add_special_tokens, **cut)
     return tokenizer.encode(text, options.add_special_tokens, **cut), []
+
+
+def encode_texts(
+    tokenizer: Tokenizer | None, texts: Sequence[str], options: TokenizationOptions, longest: int
+) -> list[list[int]]:
+    """Token ids of each text, as encode_text gives them, and its errors, which do not say which text they are about."""
+    if tokenizer is None:
+        raise InvalidInputError(_NO_TOKENIZER)
+    most = options.most(longest)
+    return tokenizer.encode_batch(texts, options.add_special_tokens, max_length=most, truncation_side=options.side)
