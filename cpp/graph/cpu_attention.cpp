@@ -1,6 +1,7 @@
 // Rotary embedding, the KV cache and paged attention.
 #include <algorithm>
 
+#include "graph/cpu_linear.h"
 #include "graph/cpu_ops.h"
 
 namespace octavo::cpu {
@@ -13,20 +14,56 @@ uint8_t* tile_of(const Step& step, const KvSlot& slot, int seq, int tile, int he
   return step.kv + block * step.plan->kv_block_bytes + slot.offset + head * 2 * slot.layout.tile_bytes();
 }
 
-void rotate_heads(const Step& step, const OpCall& call, float* x, int n_heads, int token) {
-  if (call.attention.rope < 0) return;
-  const auto& rope = step.plan->ropes[static_cast<size_t>(call.attention.rope)];
-  const int half = static_cast<int>(rope.inv_freq.size());
-  const float* cos = (*step.rope_tables)[static_cast<size_t>(call.attention.rope)].data() + int64_t{token} * 2 * half;
-  for (int head = 0; head < n_heads; ++head)
-    step.kernels->rope(x + head * call.attention.head_dim, cos, cos + half, half);
+// Rotates a token's key of one kv head and the queries that share it, and stores the key and its value.
+void store_token(const Step& step, const OpCall& call, int seq, int token, int head) {
+  const AttentionOp& op = call.attention;
+  const KvSlot& slot = step.plan->kv[static_cast<size_t>(op.layer)];
+  const int group = op.n_heads / op.n_kv_heads, position = step.batch->positions[static_cast<size_t>(token)];
+  float* q = step.floats(call.in, token) + head * group * op.head_dim;
+  float* k = step.floats(call.second, token) + head * op.head_dim;
+  if (op.rope >= 0) {
+    const auto half = static_cast<int>(step.plan->ropes[static_cast<size_t>(op.rope)].inv_freq.size());
+    const float* cos = (*step.rope_tables)[static_cast<size_t>(op.rope)].data() + int64_t{token} * 2 * half;
+    for (int i = 0; i < group; ++i) step.kernels->rope(q + i * op.head_dim, cos, cos + half, half);
+    step.kernels->rope(k, cos, cos + half, half);
+  }
+  step.kernels->kv_write[static_cast<size_t>(slot.layout.type)](tile_of(step, slot, seq, position / kKvTile, head), k,
+                                                                step.floats(call.third, token) + head * op.head_dim,
+                                                                position % kKvTile, op.head_dim);
+}
+
+void store_all(const Step& step, const OpCall& call) {
+  for (int token; (token = step.first_counter(call).take()) < step.n_rows;) {
+    const int seq = step.batch->sequence_of(token);
+    for (int head = 0; head < call.attention.n_kv_heads; ++head) store_token(step, call, seq, token, head);
+  }
 }
 
 int items_of(int n_queries) { return (n_queries + kQueriesPerItem - 1) / kQueriesPerItem; }
 
+int n_queries_of(const Batch& batch, int seq) {
+  return batch.query_start[static_cast<size_t>(seq) + 1] - batch.query_start[static_cast<size_t>(seq)];
+}
+
+// Whether no sequence's queries are cut: then the item that reads a head's new keys is the only one, and stores them.
+bool items_own_heads(const Batch& batch) {
+  for (int seq = 0; seq < batch.n_seqs(); ++seq)
+    if (n_queries_of(batch, seq) > kQueriesPerItem) return false;
+  return true;
+}
+
 struct AttendRange {
   int seq, head, first, n;
 };
+
+// The finished rows of one head in the formats that the consumers read.
+void emit_heads(const Step& step, const OpCall& call, int first_token, int n, int column, int width, uint8_t* stage) {
+  if (!call.emits) return;
+  ValueRows quantized = call.out;
+  quantized[static_cast<size_t>(ActFormat::kF32)] = {};
+  for (int token = first_token; token < first_token + n; ++token)
+    emit_segment(step, quantized, token, step.floats(call.out, token) + column, column, width, call.width, stage);
+}
 
 void attend(const Step& step, const OpCall& call, const AttendRange& range, uint8_t* scratch) {
   const AttentionOp& op = call.attention;
@@ -43,7 +80,8 @@ void attend(const Step& step, const OpCall& call, const AttendRange& range, uint
   const auto f32 = static_cast<size_t>(ActFormat::kF32);
   const float* bias =
       call.bias == nullptr ? nullptr : call.bias + range.head * group * relative_bias_width(call.bias_length);
-  auto* floats = reinterpret_cast<float*>(scratch + round_up(static_cast<size_t>(n_tiles) * sizeof(void*), 64));
+  uint8_t* stage = scratch + round_up(static_cast<size_t>(n_tiles) * sizeof(void*), 64);
+  auto* floats = reinterpret_cast<float*>(stage + emit_stage_bytes(group * op.head_dim));
   step.kernels->attention[static_cast<size_t>(slot.layout.type)]({
       .out = step.floats(call.out, start) + column,
       .q = step.floats(call.in, start) + column,
@@ -63,46 +101,37 @@ void attend(const Step& step, const OpCall& call, const AttendRange& range, uint
       .bias = bias,
       .bias_length = call.bias_length,
   });
+  emit_heads(step, call, start, range.n, static_cast<int>(column), group * op.head_dim, stage);
 }
 
 }  // namespace
 
 int64_t attention_scratch_bytes(const AttentionOp& op, int max_context) {
   const int64_t tiles = max_context / kKvTile + 2;
+  const int group = op.n_heads / op.n_kv_heads;
   return static_cast<int64_t>(round_up(static_cast<size_t>(tiles) * sizeof(void*), 64)) +
-         attention_scratch(op.n_heads / op.n_kv_heads, op.head_dim) * 4;
-}
-
-void write_kv(const Step& step, const OpCall& call, const Worker&) {
-  const AttentionOp& op = call.attention;
-  const KvSlot& slot = step.plan->kv[static_cast<size_t>(op.layer)];
-  const auto write = step.kernels->kv_write[static_cast<size_t>(slot.layout.type)];
-  Counter& counter = *step.counters_of(call);
-  for (int token; (token = counter.take()) < step.n_rows;) {
-    const int position = step.batch->positions[static_cast<size_t>(token)];
-    const int seq = step.batch->sequence_of(token);
-    float *k = step.floats(call.second, token), *v = step.floats(call.third, token);
-    rotate_heads(step, call, step.floats(call.in, token), op.n_heads, token);
-    rotate_heads(step, call, k, op.n_kv_heads, token);
-    for (int head = 0; head < op.n_kv_heads; ++head)
-      write(tile_of(step, slot, seq, position / kKvTile, head), k + head * op.head_dim, v + head * op.head_dim,
-            position % kKvTile, op.head_dim);
-  }
+         emit_stage_bytes(group * op.head_dim) + attention_scratch(group, op.head_dim) * 4;
 }
 
 void attention(const Step& step, const OpCall& call, const Worker& worker) {
   const Batch& batch = *step.batch;
+  const bool own = items_own_heads(batch);
+  if (!own) {
+    store_all(step, call);
+    worker.barrier();
+  }
   Counter& counter = *step.counters_of(call);
   const int n_heads = call.attention.n_kv_heads;
   int first_item = 0, item = counter.take();
   // Later queries see more keys: the longest items of a sequence go first.
   for (int seq = 0; seq < batch.n_seqs(); ++seq) {
-    const int n_queries = batch.query_start[static_cast<size_t>(seq) + 1] - batch.query_start[static_cast<size_t>(seq)];
-    const int ranges = items_of(n_queries);
+    const int n_queries = n_queries_of(batch, seq), ranges = items_of(n_queries);
+    const int start = batch.query_start[static_cast<size_t>(seq)];
     for (; item < first_item + ranges * n_heads; item = counter.take()) {
       const int first = (ranges - 1 - (item - first_item) / n_heads) * kQueriesPerItem;
-      attend(step, call, {seq, (item - first_item) % n_heads, first, std::min(kQueriesPerItem, n_queries - first)},
-             step.thread_scratch(worker));
+      const int head = (item - first_item) % n_heads;
+      for (int i = 0; own && i < n_queries; ++i) store_token(step, call, seq, start + i, head);
+      attend(step, call, {seq, head, first, std::min(kQueriesPerItem, n_queries - first)}, step.thread_scratch(worker));
     }
     first_item += ranges * n_heads;
   }

@@ -8,6 +8,7 @@
 namespace octavo::cpu {
 namespace {
 
+constexpr int kOwnRows = 2;     // up to so many, every thread norms its input itself
 constexpr int kManyTokens = 8;  // from here chunks are kWideChunk strips
 constexpr int kWideChunk = 4, kNarrowChunk = 2;
 
@@ -56,9 +57,46 @@ void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Chunk&
   chunk.part->kernel.run({out, out_stride, act.first, act.stride, chunk.weights, n, chunk.strips, k});
 }
 
-ActRows rows_from(const Step& step, const OpCall& call, const Chunk& chunk, int token) {
-  const Rows& act = call.in[static_cast<size_t>(chunk.part->kernel.act)];
-  return {step.row<uint8_t>(act, token), act.stride};
+ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token) {
+  const ActTarget& act = in[static_cast<size_t>(chunk.part->kernel.act)];
+  return {act.first + token * act.stride, act.stride};
+}
+
+int64_t own_rows_bytes(const OpCall& norm) {
+  int64_t bytes = norm_scratch(norm.width);
+  for (const Rows& rows : norm.out)
+    if (rows.offset >= 0) bytes += kOwnRows * rows.stride;
+  return bytes;
+}
+
+// Few rows are normed by every thread for itself, which is sooner done than waiting for another.
+ActTargets own_rows(const Step& step, const OpCall& norm, uint8_t* scratch) {
+  ActTargets in{};
+  uint8_t* at = scratch + norm_scratch(norm.width);
+  for (size_t f = 0; f < kActFormatCount; ++f) {
+    if (norm.out[f].offset < 0) continue;
+    in[f] = {at, norm.out[f].stride};
+    at += kOwnRows * norm.out[f].stride;
+  }
+  for (int row = 0; row < step.n_rows; ++row) {
+    ActTargets to = in;
+    for (ActTarget& target : to)
+      if (target.first != nullptr) target.first += row * target.stride;
+    norm_row(step, norm, row, to, reinterpret_cast<float*>(scratch));
+  }
+  return in;
+}
+
+// The rows that a linear reads, after the norm that makes them if that is part of the call.
+ActTargets input_rows(const Step& step, const OpCall& call, const Worker& worker, uint8_t* scratch) {
+  if (call.norm_before != nullptr) {
+    const OpCall& norm = *call.norm_before;
+    if (step.n_rows <= kOwnRows) return own_rows(step, norm, scratch);
+    for (int row; (row = step.first_counter(call).take()) < step.n_rows;)
+      norm_row(step, norm, row, targets_of(step, norm.out, row), reinterpret_cast<float*>(scratch));
+    worker.barrier();
+  }
+  return targets_of(step, call.in, 0);
 }
 
 // A refined token has two rows, side by side: its quants and those of what they left over.
@@ -71,13 +109,13 @@ void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const 
   add_bias(out, out_stride, step, chunk, n);
 }
 
-void store_chunk(const Step& step, const OpCall& call, const Chunk& chunk, float* tile) {
+void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
   const Rows& rows = chunk.part->out;
   const bool refined = call.refined && is_quantized(chunk.part->kernel.act);
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
     const int n = std::min(kTokenTile, step.n_rows - token);
-    const ActRows act = rows_from(step, call, chunk, token);
+    const ActRows act = rows_from(in, chunk, token);
     if (refined)
       multiply_refined(out, rows.stride / 4, act, step, chunk, n, tile);
     else
@@ -85,12 +123,12 @@ void store_chunk(const Step& step, const OpCall& call, const Chunk& chunk, float
   }
 }
 
-void residual_chunk(const Step& step, const OpCall& call, const Chunk& chunk, float* tile) {
+void residual_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
   const int first = chunk.first_strip * kStrip, width = chunk.strips * kStrip;
   const int valid = std::min(width, static_cast<int>(chunk.part->weight->n) - first);
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     const int n = std::min(kTokenTile, step.n_rows - token);
-    multiply(tile, width, rows_from(step, call, chunk, token), step, chunk, n);
+    multiply(tile, width, rows_from(in, chunk, token), step, chunk, n);
     for (int t = 0; t < n; ++t)
       step.kernels->add(step.row<float>(chunk.part->out, token + t) + first,
                         step.floats(call.second, token + t) + first, tile + t * width, valid);
@@ -98,15 +136,16 @@ void residual_chunk(const Step& step, const OpCall& call, const Chunk& chunk, fl
 }
 
 // f(gate) * up, or f(gate) where there is no `up`, in every format that the consumers want.
-void activated_chunk(const Step& step, const OpCall& call, const Chunk& gate, const Chunk* up, float* tiles) {
+void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& gate, const Chunk* up,
+                     float* tiles) {
   const auto f = static_cast<size_t>(call.activation);
   const int width = gate.width(), valid = gate.valid();
   float *gates = tiles, *ups = tiles + kTileFloats;
   auto* stage = reinterpret_cast<uint8_t*>(tiles + 2 * kTileFloats);
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     const int n = std::min(kTokenTile, step.n_rows - token);
-    multiply(gates, width, rows_from(step, call, gate, token), step, gate, n);
-    if (up != nullptr) multiply(ups, width, rows_from(step, call, *up, token), step, *up, n);
+    multiply(gates, width, rows_from(in, gate, token), step, gate, n);
+    if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), step, *up, n);
     for (int t = 0; t < n; ++t) {
       float* row = gates + t * width;
       if (up != nullptr)
@@ -199,7 +238,10 @@ void emit_segment(const Step& step, const ValueRows& out, int row, const float* 
   }
 }
 
-int64_t linear_scratch(const OpCall& call) { return 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes; }
+int64_t linear_scratch(const OpCall& call) {
+  const int64_t own = call.norm_before == nullptr ? 0 : own_rows_bytes(*call.norm_before);
+  return 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes + own;
+}
 
 void linear(const Step& step, const OpCall& call, const Worker& worker) {
   const bool gated = call.epilogue == Epilogue::kGate;
@@ -207,6 +249,8 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
+  uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes;
+  const ActTargets in = input_rows(step, call, worker, own);
   ChunkFeed feed(step.counters_of(call), worker, gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips));
   for (int c; (c = feed.take()) >= 0;) {
     // A gate and its `up` are one part: the same chunk of both.
@@ -214,13 +258,13 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
         gated ? open_chunk(call.parts[0], c * strips, strips, panel) : find_chunk(call, c, strips, worker, panel);
     if (gated) {
       const Chunk up = open_chunk(call.parts[1], c * strips, strips, second_panel);
-      activated_chunk(step, call, chunk, &up, tiles);
+      activated_chunk(step, call, in, chunk, &up, tiles);
     } else if (call.epilogue == Epilogue::kActivate) {
-      activated_chunk(step, call, chunk, nullptr, tiles);
+      activated_chunk(step, call, in, chunk, nullptr, tiles);
     } else if (call.epilogue == Epilogue::kAddResidual) {
-      residual_chunk(step, call, chunk, tiles);
+      residual_chunk(step, call, in, chunk, tiles);
     } else {
-      store_chunk(step, call, chunk, tiles);
+      store_chunk(step, call, in, chunk, tiles);
     }
   }
 }

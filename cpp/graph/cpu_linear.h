@@ -11,7 +11,9 @@ namespace octavo::cpu {
 inline constexpr int kTokenTile = 48;       // a multiple of the 4, 6 and 8 tokens that kernels take at once
 inline constexpr int kMaxChunkStrips = 16;  // 256 rows: one kQ8x256 group
 inline constexpr int64_t kTileFloats = int64_t{kTokenTile} * kMaxChunkStrips * kStrip;
-inline constexpr int64_t kStageBytes = 2 * kMaxChunkStrips * kStrip * 4;  // one quantised row segment, any format
+// Bytes in which emit_segment makes a quantised segment of n columns, any format.
+constexpr int64_t emit_stage_bytes(int64_t n) { return (n * 8 + 63) / 64 * 64; }
+inline constexpr int64_t kStageBytes = emit_stage_bytes(kMaxChunkStrips * kStrip);
 
 // The part of a linear's output that one thread computes at a time.
 struct Chunk {

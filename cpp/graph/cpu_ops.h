@@ -1,6 +1,8 @@
 // The CPU implementations of plan calls. Every thread runs each call; work is shared through its counter.
 #pragma once
 
+#include <array>
+
 #include "graph/plan.h"
 #include "graph/step.h"
 
@@ -17,8 +19,18 @@ void mul(const Step&, const OpCall&, const Worker&);
 void add(const Step&, const OpCall&, const Worker&);
 void linear(const Step&, const OpCall&, const Worker&);
 void rope_tables(const Step&, const OpCall&, const Worker&);
-void write_kv(const Step&, const OpCall&, const Worker&);
 void attention(const Step&, const OpCall&, const Worker&);
+
+// Where one row, or the first of several, goes or lies in each activation format; null: not in this one.
+struct ActTarget {
+  uint8_t* first = nullptr;
+  int64_t stride = 0;  // bytes
+};
+using ActTargets = std::array<ActTarget, kActFormatCount>;
+ActTargets targets_of(const Step& step, const ValueRows& rows, int row);
+// A norm's row in every format that has a target. scratch: norm_scratch bytes.
+void norm_row(const Step& step, const OpCall& norm, int row, const ActTargets& to, float* scratch);
+constexpr int64_t norm_scratch(int width) { return (int64_t{8} * width + 63) / 64 * 64; }
 
 // Bytes of scratch one thread needs for a linear, and for attention over max_context tokens.
 int64_t linear_scratch(const OpCall& call);

@@ -26,17 +26,14 @@ void subtract_quantized(float* left, const float* x, const uint8_t* row, ActForm
       left[i] = x[i] - scales[g] * static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
 }
 
-// Writes x in every format of `out` except kF32.
-void emit(const Step& step, const OpCall& call, int row, const float* x, int n, float* scratch) {
-  for (int format = 1; format < kActFormatCount; ++format) {
-    const auto f = static_cast<size_t>(format);
-    const Rows& rows = call.out[f];
-    if (rows.offset < 0) continue;
-    auto* to = step.row<uint8_t>(rows, row);
-    step.kernels->quantize_act[f](to, x, n);
-    if (!call.refined || !is_quantized(static_cast<ActFormat>(f))) continue;
-    subtract_quantized(scratch, x, to, static_cast<ActFormat>(f), n);
-    step.kernels->quantize_act[f](to + rows.stride / 2, scratch, n);
+// Writes x in every format that has a target, except kF32.
+void emit(const Step& step, const ActTargets& to, bool refined, const float* x, int n, float* scratch) {
+  for (size_t f = 1; f < kActFormatCount; ++f) {
+    if (to[f].first == nullptr) continue;
+    step.kernels->quantize_act[f](to[f].first, x, n);
+    if (!refined || !is_quantized(static_cast<ActFormat>(f))) continue;
+    subtract_quantized(scratch, x, to[f].first, static_cast<ActFormat>(f), n);
+    step.kernels->quantize_act[f](to[f].first + to[f].stride / 2, scratch, n);
   }
 }
 
@@ -61,8 +58,6 @@ const float* rope_frequencies(float* scratch, const Rope& rope, int length) {
     scratch[i] = static_cast<float>(1.0 / std::pow(base, 2.0 * static_cast<double>(i) / dim));
   return scratch;
 }
-
-bool stored(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
 
 }  // namespace
 
@@ -90,28 +85,38 @@ void gather(const Step& step, const OpCall& call, const Worker&) {
   });
 }
 
+ActTargets targets_of(const Step& step, const ValueRows& rows, int row) {
+  ActTargets to{};
+  for (size_t f = 0; f < kActFormatCount; ++f)
+    if (rows[f].offset >= 0) to[f] = {step.row<uint8_t>(rows[f], row), rows[f].stride};
+  return to;
+}
+
+void norm_row(const Step& step, const OpCall& call, int row, const ActTargets& to, float* scratch) {
+  float* out = to[0].first != nullptr ? reinterpret_cast<float*>(to[0].first) : scratch;
+  const float* x = step.floats(call.in, row);
+  for (int i = 0; i < call.width; i += call.group) {
+    const int64_t first = i % call.weight->k;  // of the weight
+    const float* weight = call.weight->floats() + first;
+    if (call.norm == NormOp::Kind::kRms)
+      step.kernels->rms_norm(out + i, x + i, weight, call.group, call.factor);
+    else
+      step.kernels->layer_norm(out + i, x + i, weight, call.bias ? call.bias + first : nullptr, call.group,
+                               call.factor);
+  }
+  emit(step, to, call.refined, out, call.width, scratch + call.width);
+}
+
 void norm(const Step& step, const OpCall& call, const Worker& worker) {
   auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
-  const bool keep = stored(call.out, ActFormat::kF32);
-  for_rows(step, call, [&](int row) {
-    float* out = keep ? step.floats(call.out, row) : scratch;
-    const float* x = step.floats(call.in, row);
-    for (int i = 0; i < call.width; i += call.group) {
-      const int64_t first = i % call.weight->k;  // of the weight
-      const float* weight = call.weight->floats() + first;
-      if (call.norm == NormOp::Kind::kRms)
-        step.kernels->rms_norm(out + i, x + i, weight, call.group, call.factor);
-      else
-        step.kernels->layer_norm(out + i, x + i, weight, call.bias ? call.bias + first : nullptr, call.group,
-                                 call.factor);
-    }
-    emit(step, call, row, out, call.width, scratch + call.width);
-  });
+  for_rows(step, call, [&](int row) { norm_row(step, call, row, targets_of(step, call.out, row), scratch); });
 }
 
 void quantize(const Step& step, const OpCall& call, const Worker& worker) {
   auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
-  for_rows(step, call, [&](int row) { emit(step, call, row, step.floats(call.in, row), call.width, scratch); });
+  for_rows(step, call, [&](int row) {
+    emit(step, targets_of(step, call.out, row), call.refined, step.floats(call.in, row), call.width, scratch);
+  });
 }
 
 void activation(const Step& step, const OpCall& call, const Worker&) {

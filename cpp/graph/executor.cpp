@@ -38,14 +38,15 @@ Executor::Executor(const ExecutorConfig& config, const Graph& body, const Graph&
       head_memory_(static_cast<size_t>(head_.arena_bytes)),
       scratch_(scratch_size(body_, head_, config.crew.n_threads)),
       n_blocks_(count_blocks(config.kv_bytes, body_.kv_block_bytes)),
-      counters_(std::max(body_.calls.size(), head_.calls.size()) * static_cast<size_t>(config.crew.n_threads)) {
+      counters_(std::max(body_.calls.size(), head_.calls.size()) *
+                static_cast<size_t>(counters_per_call(config.crew.n_threads))) {
   kv_ = HugeBuffer(static_cast<size_t>(n_blocks_) * static_cast<size_t>(body_.kv_block_bytes));
   for (const Rope& rope : body_.ropes)
     rope_tables_.emplace_back(rope.inv_freq.size() * 2 * static_cast<size_t>(config.max_tokens));
 }
 
 void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted) {
-  const size_t n_counters = plan.calls.size() * static_cast<size_t>(config_.crew.n_threads);
+  const size_t n_counters = plan.calls.size() * static_cast<size_t>(counters_per_call(config_.crew.n_threads));
   for (size_t i = 0; i < n_counters; ++i) counters_[i].next.store(0, std::memory_order_relaxed);
   step.kernels = &kernels();
   step.plan = &plan;

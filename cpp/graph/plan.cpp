@@ -149,6 +149,11 @@ class Planner {
       if (needs_of(v)[static_cast<size_t>(f)])
         rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v), is_refined(v));
   }
+  void place_quantized(ValueId v) {
+    for (int f = 1; f < kActFormatCount; ++f)
+      if (needs_of(v)[static_cast<size_t>(f)])
+        rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v), is_refined(v));
+  }
   bool is_refined(ValueId v) const { return refined_[static_cast<size_t>(v)]; }
 
   // For ops that can only write floats: a quantise call makes the other formats.
@@ -159,12 +164,10 @@ class Planner {
     OpCall& call = push(cpu::quantize);
     call.width = graph_.width(v);
     call.in = rows_of(v);
-    for (int f = 1; f < kActFormatCount; ++f)
-      if (needs[static_cast<size_t>(f)])
-        rows_of(v)[static_cast<size_t>(f)] = place(static_cast<ActFormat>(f), graph_.width(v), is_refined(v));
+    place_quantized(v);
     call.out = rows_of(v);
     call.refined = is_refined(v);
-    if (call.refined) need_scratch(int64_t{8} * call.width);
+    if (call.refined) need_scratch(cpu::norm_scratch(call.width));
     if (!needs[kF32]) release(rows_of(v)[kF32]);
   }
 
@@ -244,10 +247,11 @@ class Planner {
     call.group = op.group > 0 ? op.group : static_cast<int>(call.weight->k);
     call.factor = op.eps;
     call.refined = is_refined(fused.out[0]);
-    need_scratch(int64_t{8} * call.width);
+    need_scratch(cpu::norm_scratch(call.width));
   }
 
   void lower(const LinearOp& op, const FusedOp& fused, int index) {
+    const std::shared_ptr<const OpCall> norm = take_norm(fused, index);
     const bool activates = fused.epilogue == Epilogue::kActivate || fused.epilogue == Epilogue::kGate;
     if (fused.residual)
       place_residual(fused, index);
@@ -256,6 +260,7 @@ class Planner {
     else
       for (ValueId v : fused.out) place_float(v);
     OpCall& call = row_call(cpu::linear, fused);
+    call.norm_before = norm;
     call.epilogue = fused.epilogue;
     call.activation = fused.activation;
     call.refined = wants_refined(fused);
@@ -289,16 +294,30 @@ class Planner {
 
   void lower(const AttentionOp& op, const FusedOp& fused, int) {
     add_kv_slot(op);
-    OpCall& write = row_call(cpu::write_kv, fused);
-    write.third = rows_of(fused.in[2]);
-    write.attention = op;
-    place_float(fused.out[0]);
+    const ValueId out = fused.out[0];
+    place_float(out);
+    const bool emits = emits_by_head(op, out);
+    if (emits) place_quantized(out);
     OpCall& attend = row_call(cpu::attention, fused);
+    attend.third = rows_of(fused.in[2]);
     attend.attention = op;
+    attend.emits = emits;
     if (op.bias) set_bias(attend, op);
-    attend.out = rows_of(fused.out[0]);
+    attend.out = rows_of(out);
     need_scratch(cpu::attention_scratch_bytes(op, max_context_));
-    quantize_after(fused.out[0]);
+    if (!emits)
+      quantize_after(out);
+    else if (!needs_of(out)[kF32])
+      release(rows_of(out)[kF32]);
+  }
+
+  // Whether the heads of one key head are whole groups of every format that the consumers read.
+  bool emits_by_head(const AttentionOp& op, ValueId out) const {
+    const int width = op.n_heads / op.n_kv_heads * op.head_dim;
+    const Needs& needs = needs_of(out);
+    if (std::none_of(needs.begin() + 1, needs.end(), [](bool n) { return n; })) return false;
+    return !is_refined(out) && !(needs[static_cast<size_t>(ActFormat::kQ8x32)] && width % kActGroup != 0) &&
+           !(needs[static_cast<size_t>(ActFormat::kQ8x256)] && width % kActSuperGroup != 0);
   }
 
   void set_bias(OpCall& call, const AttentionOp& op) {
@@ -369,6 +388,20 @@ class Planner {
     for (const ValueRows* rows : {&moe.gathered, &moe.hidden})
       for (Rows placed : *rows) release(placed);
     for (Rows placed : {moe.logits, moe.product, moe.routes, moe.groups}) release(placed);
+  }
+
+  // A norm that only this linear reads becomes part of it: with few rows every thread makes them for itself. Its own
+  // input must outlive the linear, whose output would otherwise take its place too early.
+  std::shared_ptr<const OpCall> take_norm(const FusedOp& fused, int index) {
+    if (index == 0) return nullptr;
+    const FusedOp& before = ops_[static_cast<size_t>(index) - 1];
+    const ValueId rows = fused.in[0];
+    if (!std::holds_alternative<NormOp>(before.op->params) || before.out[0] != rows) return nullptr;
+    if (last_use_[static_cast<size_t>(rows)] != index || last_use_[static_cast<size_t>(before.in[0])] <= index)
+      return nullptr;
+    auto norm = std::make_shared<const OpCall>(std::move(plan_.calls.back()));
+    plan_.calls.pop_back();
+    return norm;
   }
 
   void need_scratch(int64_t bytes) {

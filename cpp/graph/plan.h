@@ -47,12 +47,14 @@ struct OpCall {
   int width = 0;  // of the first input (or of the output where there is none)
   ValueRows in{};
   ValueRows out{};
-  ValueRows second{};  // residual, or second operand; keys for attention
-  ValueRows third{};   // values for attention
+  ValueRows second{};                           // residual, or second operand; keys for attention
+  ValueRows third{};                            // values for attention
+  std::shared_ptr<const OpCall> norm_before{};  // a norm that makes the linear's input, as part of the call
   std::vector<LinearPart> parts;
   Epilogue epilogue = Epilogue::kStore;
   Activation activation{};
   NormOp::Kind norm{};
+  bool emits = false;      // attention writes quantised rows itself
   bool broadcast = false;  // the second operand of a product has one column
   const Weight* weight = nullptr;
   const float* bias = nullptr;  // of a norm or of attention, or null

@@ -40,6 +40,8 @@ struct Batch {
   }
 };
 
+constexpr int counters_per_call(int n_threads) { return n_threads + 1; }
+
 struct Step {
   const KernelTable* kernels;
   const Plan* plan;
@@ -52,7 +54,7 @@ struct Step {
   uint8_t* scratch;  // n_threads * plan->scratch_bytes
   uint8_t* kv;       // KV block 0
   int n_threads;
-  Counter* counters;                             // (n_calls, n_threads), at zero
+  Counter* counters;                             // (n_calls, counters_per_call(n_threads)), at zero
   std::vector<std::vector<float>>* rope_tables;  // by rope: (n_tokens, 2, half): cos, sin
 
   template <class T>
@@ -62,8 +64,9 @@ struct Step {
   float* floats(const ValueRows& rows, int64_t index) const {
     return row<float>(rows[static_cast<size_t>(ActFormat::kF32)], index);
   }
-  // A call's counters: one per thread for a ChunkFeed, or the first alone.
-  Counter* counters_of(const OpCall& call) const { return counters + call.index * n_threads; }
+  // A call's counters: one per thread for a ChunkFeed, or the first alone; and one for what comes before its barrier.
+  Counter* counters_of(const OpCall& call) const { return counters + call.index * counters_per_call(n_threads); }
+  Counter& first_counter(const OpCall& call) const { return counters_of(call)[n_threads]; }
   uint8_t* thread_scratch(const Worker& worker) const { return scratch + worker.id * plan->scratch_bytes; }
 };
 

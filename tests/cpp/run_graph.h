@@ -14,7 +14,7 @@ inline std::vector<float> run_graph(const Graph& graph, const std::vector<int32_
   const Plan plan = make_plan(graph, kernels(), KvType::kF32, static_cast<int>(ids.size()), 1);
   const HugeBuffer arena(static_cast<size_t>(plan.arena_bytes));
   const HugeBuffer scratch(static_cast<size_t>(plan.scratch_bytes * crew.n_threads));
-  std::vector<Counter> counters(plan.calls.size() * static_cast<size_t>(crew.n_threads));
+  std::vector<Counter> counters(plan.calls.size() * static_cast<size_t>(counters_per_call(crew.n_threads)));
   Batch batch;
   batch.token_ids = ids;
   Step step{};

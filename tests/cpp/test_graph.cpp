@@ -52,6 +52,13 @@ TEST_CASE("plan: live buffers never overlap and the residual stream is updated i
       CHECK(call.parts[0].out.offset == call.second[static_cast<size_t>(ActFormat::kF32)].offset);
 }
 
+TEST_CASE("plan: threads meet five times a layer") {
+  const TinyModel model(1);
+  const Plan plan = make_plan(model.body(), kernels(), KvType::kBF16, 32, 64);
+  // rope tables, embed, and per layer: norm + qkv, attention, o, norm + gate-up, down
+  CHECK(plan.calls.size() == static_cast<size_t>(2 + 5 * model.shape().layers));
+}
+
 TEST_CASE("graph: ops that do not fit are refused with a sentence that says why") {
   WeightStore store(1);
   const std::vector<float> rows(64 * 32, 0.5f);
