@@ -193,7 +193,8 @@ void Engine::add_rows(const ScheduledTokens& item, int first_token) {
   if (tracked->pooling) return add_pooled_rows(item, *tracked, first_token);
   const auto want = [&](int position, int prompt_position) {
     batch_.gather.push_back(first_token + position - seq.n_computed);
-    rows_.push_back({.tracked = tracked, .prompt_position = prompt_position, .sampled = {}, .raw = {}, .mask = nullptr});
+    rows_.push_back(
+        {.tracked = tracked, .prompt_position = prompt_position, .sampled = {}, .raw = {}, .mask = nullptr});
   };
   if (seq.sampling.prompt_logprobs)
     for (int p = std::max(seq.n_computed, seq.sampling.prompt_logprob_start - 1);
