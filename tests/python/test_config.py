@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octavo.config import check_architecture, load_config, normalize_config
@@ -219,6 +219,7 @@ _KEYS = st.sampled_from(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(config=st.dictionaries(_KEYS, _VALUES))
 def test_any_object_is_refused_or_normalised(config: dict[str, Any]) -> None:
     try:
