@@ -1,4 +1,5 @@
 #include "graph/graph.h"
+#include "aqlm.h"
 #include "array.h"
 
 namespace octavo {
@@ -32,6 +33,25 @@ void register_weights(py::module_& m) {
           },
           py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
           py::keep_alive<1, 6>(), "The same matrix, left where it is and repacked chunk by chunk at every use.")
+      .def(
+          "add_aqlm",
+          [](WeightStore& store, const std::string& name, const AqlmShape& shape, const py::buffer& codes,
+             const Floats& codebooks, const Floats& scales, const std::string& target, bool mapped) {
+            const AqlmMatrix matrix = aqlm_of(name, shape, codes, codebooks, scales);
+            const py::gil_scoped_release unlocked;
+            return store.add_aqlm(matrix, format_named(target), mapped);
+          },
+          py::arg("name"), py::arg("shape"), py::arg("codes"), py::arg("codebooks"), py::arg("scales"),
+          py::arg("target"), py::arg("mapped"),
+          "A matrix of the shape (n, k, group, codebooks, bits of a code): dequantised to F32, or kept as codes.")
+      .def(
+          "leave_aqlm",
+          [](WeightStore& store, const std::string& name, const AqlmShape& shape, const py::buffer& codes,
+             const Floats& codebooks, const Floats& scales, const std::string& target) {
+            return store.leave_aqlm(aqlm_of(name, shape, codes, codebooks, scales), format_named(target));
+          },
+          py::arg("name"), py::arg("shape"), py::arg("codes"), py::arg("codebooks"), py::arg("scales"),
+          py::arg("target"), py::keep_alive<1, 4>(), "The same matrix, with its codes left where they are.")
       .def(
           "add_embedding",
           [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,

@@ -1,3 +1,4 @@
+#include "aqlm.h"
 #include "array.h"
 #include "kernels/kernels.h"
 #include "quant/planes.h"
@@ -50,12 +51,27 @@ py::array_t<uint8_t> quantize(const std::string& name,
   return out;
 }
 
+py::array_t<float> dequantize_aqlm(const AqlmShape& shape, const py::buffer& codes, const Floats& codebooks,
+                                   const Floats& scales) {
+  const AqlmMatrix matrix = aqlm_of("matrix", shape, codes, codebooks, scales);
+  check_aqlm(matrix);
+  py::array_t<float> out({matrix.n, matrix.k});
+  for (int64_t row = 0; row < matrix.n; ++row) {
+    float* weights = out.mutable_data(row);
+    decode_aqlm_row(weights, matrix, row);
+    for (int64_t i = 0; i < matrix.k; ++i) weights[i] *= matrix.scales[row];
+  }
+  return out;
+}
+
 }  // namespace
 
 void register_quant(py::module_& m) {
   m.def("formats", &formats, "The table of weight formats.");
   m.def("dequantize", &dequantize, py::arg("format"), py::arg("blocks"), py::arg("n"),
         "(n,) float32 values of n weights.");
+  m.def("dequantize_aqlm", &dequantize_aqlm, py::arg("shape"), py::arg("codes"), py::arg("codebooks"),
+        py::arg("scales"), "(n, k) float32 weights of the shape (n, k, group, codebooks, bits of a code).");
   m.def("quantize", &quantize, py::arg("format"), py::arg("values"), "The blocks of float32 values, as bytes.");
 }
 

@@ -46,6 +46,17 @@ const uint8_t* pack_panel(uint8_t* panel, const LinearPart& part, int first, int
   return panel;
 }
 
+// Strips [first, first + count) of a weight that is kept as codes.
+const uint8_t* decode_panel(uint8_t* panel, const LinearPart& part, int first, int count) {
+  decode_strips(panel, panel + count * part.strip_bytes, *part.weight, *part.weight->aqlm, first, first + count);
+  return panel;
+}
+
+void scale_rows(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
+  const float* scales = chunk.part->weight->aqlm->scales + chunk.first();
+  for (int t = 0; t < n; ++t) step.kernels->mul(out + t * out_stride, out + t * out_stride, scales, chunk.valid());
+}
+
 void add_bias(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
   if (chunk.part->bias == nullptr) return;
   for (int t = 0; t < n; ++t)
@@ -191,6 +202,8 @@ int64_t panel_bytes(const LinearPart& part) {
     bytes = (kMaxChunkStrips * kStrip + 1) * weight.k * 4;
   else if (weight.in_file)
     bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file);
+  else if (weight.aqlm != nullptr)
+    bytes = kMaxChunkStrips * part.strip_bytes + decoding_scratch(weight);
   return static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
 }
 
@@ -201,6 +214,8 @@ Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) 
     chunk.weights = make_panel(panel, *part.weight, first, chunk.strips);
   else if (part.weight->in_file)
     chunk.weights = pack_panel(panel, part, first, chunk.strips);
+  else if (part.weight->aqlm != nullptr)
+    chunk.weights = decode_panel(panel, part, first, chunk.strips);
   else
     chunk.weights = part.weight->data + first * part.strip_bytes;
   return chunk;
@@ -208,6 +223,7 @@ Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) 
 
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
   run_kernel(out, out_stride, act, chunk, n);
+  if (chunk.part->weight->scales_outputs()) scale_rows(out, out_stride, step, chunk, n);
   add_bias(out, out_stride, step, chunk, n);
 }
 

@@ -44,18 +44,27 @@ void copy_native(uint8_t* out, const Weight& weight, const SourceMatrix& source)
   convert_rows(out, source.rows, weight.k, source.format, weight.format, weight.n, floats.data());
 }
 
+Weight linear(std::string name, Format target, int64_t n, int64_t k) {
+  return {.name = std::move(name),
+          .kind = Weight::Kind::kLinear,
+          .format = target,
+          .n = n,
+          .k = k,
+          .planes = has_planes(target)};
+}
+
 Weight linear_of(const SourceMatrix& source, Format target) {
   check_source(source);
   OCTAVO_CHECK(source.k % format_row(target).block_size == 0, "Tensor ", source.name, " has rows of ", source.k,
                " weights, which cannot be stored as ", format_row(target).name, ".");
-  Weight weight;
-  weight.name = source.name;
-  weight.kind = Weight::Kind::kLinear;
-  weight.format = target;
-  weight.n = source.n;
-  weight.k = source.k;
-  weight.planes = has_planes(target);
-  return weight;
+  return linear(source.name, target, source.n, source.k);
+}
+
+Weight linear_of(const AqlmMatrix& matrix, Format target) {
+  check_aqlm(matrix);
+  OCTAVO_CHECK(target == Format::kF32 || target == Format::kBF16, "AQLM tensor ", matrix.name,
+               " cannot be computed as ", format_row(target).name, ", only as F32 or BF16.");
+  return linear(matrix.name, target, matrix.n, matrix.k);
 }
 
 }  // namespace
@@ -80,20 +89,43 @@ void pack_strips(uint8_t* planes, uint8_t* scratch, const Weight& weight, const 
   }
 }
 
+int64_t decoding_scratch(const Weight& weight) {
+  return weight.k * 4 + kStrip * static_cast<int64_t>(row_bytes(weight.format, weight.k));
+}
+
+void decode_strips(uint8_t* planes, uint8_t* scratch, const Weight& weight, const AqlmMatrix& matrix, int64_t begin,
+                   int64_t end) {
+  const int64_t stride = plane_layout(weight.format, weight.k).bytes;
+  const auto bytes = static_cast<int64_t>(row_bytes(weight.format, weight.k));
+  auto* floats = reinterpret_cast<float*>(scratch);
+  uint8_t* rows = scratch + weight.k * 4;
+  for (int64_t s = begin; s < end; ++s) {
+    const int64_t count = std::min<int64_t>(kStrip, weight.n - s * kStrip);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = s * kStrip + r;
+      decode_aqlm_row(floats, matrix, row);
+      if (weight.format == Format::kF32)
+        for (int64_t i = 0; i < weight.k; ++i) floats[i] *= matrix.scales[row];
+      format_row(weight.format).quantize(rows + r * bytes, floats, weight.k);
+    }
+    repack(planes + (s - begin) * stride, rows, weight.format, count, weight.k, 0, 1);
+  }
+}
+
 WeightId WeightStore::store(Weight weight) {
   weights_.push_back(std::move(weight));
   return static_cast<WeightId>(weights_.size() - 1);
 }
 
-void WeightStore::pack(uint8_t* planes, const Weight& weight, const SourceMatrix& source) const {
-  const int64_t strips = n_strips(weight.n), stride = plane_layout(weight.format, weight.k).bytes;
+template <class F>
+void WeightStore::for_strips(const Weight& weight, size_t scratch_bytes, F f) const {
+  const int64_t strips = n_strips(weight.n);
   std::vector<Counter> counters(static_cast<size_t>(crew_.n_threads));
   run_job_unless_busy(crew_, [&](const Worker& worker) {
-    std::vector<uint8_t> scratch(static_cast<size_t>(packing_scratch(weight, source.format)));
+    std::vector<uint8_t> scratch(scratch_bytes);
     ChunkFeed feed(counters.data(), worker, static_cast<int>((strips + kStripsPerChunk - 1) / kStripsPerChunk));
     for (int64_t s; (s = feed.take() * kStripsPerChunk) >= 0;)
-      pack_strips(planes + s * stride, scratch.data(), weight, source.rows, source.format, s,
-                  std::min(s + kStripsPerChunk, strips));
+      f(s, std::min(s + kStripsPerChunk, strips), scratch.data());
   });
 }
 
@@ -102,7 +134,10 @@ WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool
   if (weight.planes) {
     const int64_t strips = n_strips(source.n), stride = plane_layout(target, source.k).bytes;
     uint8_t* planes = memory_.take(static_cast<size_t>(strips * stride));
-    pack(planes, weight, source);
+    const auto scratch_bytes = static_cast<size_t>(packing_scratch(weight, source.format));
+    for_strips(weight, scratch_bytes, [&](int64_t begin, int64_t end, uint8_t* scratch) {
+      pack_strips(planes + begin * stride, scratch, weight, source.rows, source.format, begin, end);
+    });
     weight.data = planes;
   } else {
     uint8_t* rows = memory_.take(row_bytes(target, source.k) * static_cast<size_t>(source.n));
@@ -118,6 +153,48 @@ WeightId WeightStore::leave_linear(const SourceMatrix& source, Format target) {
   if (!weight.planes && source.format != target) return add_linear(source, target, true);
   if (weight.planes) weight.in_file = source.format;
   weight.data = source.rows;
+  return store(std::move(weight));
+}
+
+uint8_t* WeightStore::copy(const void* from, size_t bytes) {
+  return static_cast<uint8_t*>(std::memcpy(memory_.take(bytes), from, bytes));
+}
+
+AqlmMatrix& WeightStore::keep_codebooks(const AqlmMatrix& matrix) {
+  AqlmMatrix& kept = aqlm_.emplace_back(matrix);
+  kept.codebooks = reinterpret_cast<float*>(copy(matrix.codebooks, matrix.n_values * sizeof(float)));
+  kept.scales = reinterpret_cast<float*>(copy(matrix.scales, matrix.n_scales * sizeof(float)));
+  return kept;
+}
+
+WeightId WeightStore::add_aqlm(const AqlmMatrix& matrix, Format target, bool mapped) {
+  Weight weight = linear_of(matrix, target);
+  if (target == Format::kF32) {
+    const int64_t stride = plane_layout(target, weight.k).bytes;
+    uint8_t* planes = memory_.take(static_cast<size_t>(n_strips(weight.n) * stride));
+    const auto scratch_bytes = static_cast<size_t>(decoding_scratch(weight));
+    for_strips(weight, scratch_bytes, [&](int64_t begin, int64_t end, uint8_t* scratch) {
+      decode_strips(planes + begin * stride, scratch, weight, matrix, begin, end);
+    });
+    weight.data = planes;
+  } else {
+    AqlmMatrix& kept = keep_codebooks(matrix);
+    uint8_t* codes = memory_.take(matrix.code_bytes);
+    const int64_t row = kStrip * matrix.row_code_bytes(), total = static_cast<int64_t>(matrix.code_bytes);
+    for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
+      const int64_t first = begin * row;
+      std::memcpy(codes + first, matrix.codes + first, static_cast<size_t>(std::min(end * row, total) - first));
+    });
+    kept.codes = codes;
+    weight.aqlm = &kept;
+  }
+  if (mapped) drop_file_pages(matrix.codes, matrix.code_bytes);
+  return store(std::move(weight));
+}
+
+WeightId WeightStore::leave_aqlm(const AqlmMatrix& matrix, Format target) {
+  Weight weight = linear_of(matrix, target);
+  weight.aqlm = &keep_codebooks(matrix);
   return store(std::move(weight));
 }
 

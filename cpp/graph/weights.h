@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 #include "base/thread_pool.h"
+#include "quant/aqlm.h"
 #include "quant/format.h"
 
 namespace octavo {
@@ -36,8 +37,12 @@ struct Weight {
   bool planes = false;  // linear: data is planes (quant/planes.h), else native rows
   // Linear with planes: data is rows of this format instead, and a chunk's planes are made when it is multiplied.
   std::optional<Format> in_file{};
+  // Linear: data is null, and a chunk's planes are made of codes when it is multiplied.
+  const AqlmMatrix* aqlm = nullptr;
   const uint8_t* data = nullptr;  // in the store's memory, or the caller's where it stays in the file
 
+  // Whether the scales of rows are for the outputs; F32 planes hold them.
+  bool scales_outputs() const { return aqlm != nullptr && format != Format::kF32; }
   const float* floats() const { return reinterpret_cast<const float*>(data); }
 };
 
@@ -46,6 +51,11 @@ struct Weight {
 void pack_strips(uint8_t* planes, uint8_t* scratch, const Weight& weight, const uint8_t* rows, Format source,
                  int64_t begin, int64_t end);
 int64_t packing_scratch(const Weight& weight, Format source);
+
+// The same of codes, for planes in F32 or BF16. scratch: decoding_scratch bytes.
+void decode_strips(uint8_t* planes, uint8_t* scratch, const Weight& weight, const AqlmMatrix& matrix, int64_t begin,
+                   int64_t end);
+int64_t decoding_scratch(const Weight& weight);
 
 class WeightStore {
  public:
@@ -57,6 +67,10 @@ class WeightStore {
   WeightId add_linear(const SourceMatrix& source, Format target, bool mapped);
   // The same linear, with its rows left where they are and converted at every use: it must outlive the store.
   WeightId leave_linear(const SourceMatrix& source, Format target);
+  // Dequantised where the target is F32; else kept as codes, computed in BF16.
+  WeightId add_aqlm(const AqlmMatrix& matrix, Format target, bool mapped);
+  // The same linear, with its codes left where they are: they must outlive the store.
+  WeightId leave_aqlm(const AqlmMatrix& matrix, Format target);
   // Rows are read from the source at every lookup: it must outlive the store.
   WeightId add_embedding(const SourceMatrix& source);
   // Dequantised to floats.
@@ -66,12 +80,17 @@ class WeightStore {
   size_t memory_bytes() const { return memory_.used(); }
 
  private:
-  void pack(uint8_t* planes, const Weight& weight, const SourceMatrix& source) const;
+  // Gives all strips [begin, end) of a weight to threads of the crew that it will be multiplied by.
+  template <class F>
+  void for_strips(const Weight& weight, size_t scratch_bytes, F f) const;
+  AqlmMatrix& keep_codebooks(const AqlmMatrix& matrix);
+  uint8_t* copy(const void* from, size_t bytes);
   WeightId store(Weight weight);
 
   Crew crew_;
   SlabArena memory_;
   std::deque<Weight> weights_;
+  std::deque<AqlmMatrix> aqlm_;
 };
 
 }  // namespace octavo

@@ -82,6 +82,7 @@ def normalize_config(config: dict[str, Any], defaults: Mapping[str, Any] | None 
     """A copy of the config in canonical form; doing it twice changes nothing.
 
     - ``text_config`` is lifted to the top, over what is there; parts for other modalities are dropped.
+    - ``quantization_config`` replaces the ``aqlm`` of the first AQLM checkpoints; no other method is run.
     - ``dtype`` replaces ``torch_dtype``: "bfloat16", "float16", "float32", ... or None.
     - ``rope_parameters`` replaces ``rope_theta`` and ``rope_scaling``; see octavo.rope_parameters.
     - ``hidden_size`` and its like are there for families with other names, ``num_key_value_heads`` defaults to the
@@ -93,7 +94,7 @@ def normalize_config(config: dict[str, Any], defaults: Mapping[str, Any] | None 
     Raises:
         ModelError: the checkpoint is quantised by a method octavo does not run, or a value makes no sense.
     """
-    result = {**(defaults or {}), **_lift_text_config(config)}
+    result = _with_aqlm_of_2024({**(defaults or {}), **_lift_text_config(config)})
     _refuse_quantisation(result)
     result["dtype"] = _dtype(result)
     result.pop("torch_dtype", None)
@@ -116,6 +117,15 @@ def _lift_text_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**outer, **inner, "architectures": config.get("architectures")}
 
 
+def _with_aqlm_of_2024(config: dict[str, Any]) -> dict[str, Any]:
+    """The first AQLM checkpoints named a model type of their own and had no quantization_config."""
+    if "aqlm" not in config:
+        return config
+    model_type = str(config.get("model_type")).removesuffix("_aqlm")
+    rest = {key: value for key, value in config.items() if key != "aqlm"}
+    return {"quantization_config": {"quant_method": "aqlm"}, **rest, "model_type": model_type}
+
+
 def _refuse_quantisation(config: dict[str, Any]) -> None:
     quantisation = config.get("quantization_config")
     if quantisation is None:
@@ -124,7 +134,7 @@ def _refuse_quantisation(config: dict[str, Any]) -> None:
         raise ModelError("config.json has a quantization_config that is no object; fetch the file again.")
     method = _method(quantisation)
     if method == "aqlm":
-        raise ModelError(f"This checkpoint is quantised with AQLM, which octavo does not support yet; {_INSTEAD}.")
+        return
     name = _METHOD_NAMES.get(method, method)
     raise ModelError(f"This checkpoint is quantised with {name}, which octavo does not run; {_INSTEAD}.")
 

@@ -88,13 +88,13 @@ def open_model(args: EngineArgs) -> OpenedModel:
         ModelError: the model cannot be found or read, or is of an unknown architecture.
     """
     files = resolve_model(args.model, revision=args.revision, hf_token=args.hf_token, download_dir=args.download_dir)
-    _check_kind(args, files)
     raw, gguf = read_config(files)
     if args.hf_config_path is not None:
         raw = {**configs.load_config(resolve_tokenizer(args.hf_config_path)), **_gguf_facts(raw, gguf)}
     raw = args.override_config(raw)
     architecture = configs.check_architecture(raw, SUPPORTED_ARCHITECTURES)
     config = configs.normalize_config(raw, model_class(architecture).defaults)
+    _check_kind(args, files, config)
     return OpenedModel(files, gguf, config, architecture, open_checkpoint(files, config, gguf))
 
 
@@ -103,10 +103,12 @@ def _check_supported(args: EngineArgs) -> None:
         raise InvalidInputError("octavo was built without a CUDA backend; use device='cpu'.")
 
 
-def _check_kind(args: EngineArgs, files: ModelFiles) -> None:
+def _check_kind(args: EngineArgs, files: ModelFiles, config: Mapping[str, Any]) -> None:
     """Raises InvalidInputError where the arguments insist on other weights than there are."""
     kind = "gguf" if files.kind == "gguf" else "safetensors" if files.weight_files[0].suffix == ".safetensors" else "pt"
-    for name, asked in (("load_format", args.load_format), ("quantization", args.quantization or "auto")):
+    method = "aqlm" if config.get("quantization_config") else kind
+    wanted = (("load_format", args.load_format, kind), ("quantization", args.quantization or "auto", method))
+    for name, asked, kind in wanted:
         if asked not in ("auto", kind):
             raise InvalidInputError(f"{name} is {asked!r}, but the weights of {args.model} are {kind}; leave it out.")
 

@@ -404,7 +404,7 @@ def test_hostile_safetensors(tmp_path: Path, weights: bytes) -> None:
         {"rms_norm_eps": "small"},
         {"rope_theta": -1},
         {"rope_scaling": {"rope_type": "nosuch"}},
-        {"quantization_config": {"quant_method": "aqlm"}},
+        {"quantization_config": {"quant_method": "gptq"}},
     ],
     ids=str,
 )

@@ -175,7 +175,6 @@ def test_what_is_left_out_is_filled_in(given: dict[str, Any], expected: dict[str
         ({"quant_method": "bitsandbytes"}, "bitsandbytes"),
         ({"quant_method": "fp8"}, "FP8"),
         ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
-        ({"quant_method": "aqlm"}, "AQLM, which octavo does not support yet"),
         ({}, "an unnamed method"),
     ],
 )

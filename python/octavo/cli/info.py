@@ -14,8 +14,8 @@ from octavo.cli.table import print_table, size
 from octavo.engine_args import EngineArgs
 from octavo.loading import OpenedModel, exact_cache, load_model, open_model, read_tokenizer
 from octavo.models import model_class
-from octavo.weights.source import SourceTensor
 from octavo.weights.store import target_format
+from octavo.weights.tensor import SourceTensor
 
 _EXAMPLES = """\
 info [MODEL] [options]

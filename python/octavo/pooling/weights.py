@@ -14,7 +14,8 @@ from octavo.errors import ModelError
 from octavo.pooling.plan import PoolingPlan
 from octavo.pooling.sentence_transformers import DenseModule
 from octavo.tokenizer.tokenizer import Tokenizer
-from octavo.weights.source import Checkpoint, SourceTensor, open_tensors
+from octavo.weights.source import Checkpoint, open_tensors
+from octavo.weights.tensor import SourceTensor
 
 CLASSIFIER = "score.weight"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,17 @@ import numpy as np
 from octavo import config as configs
 from octavo.errors import ModelError
 from octavo.weights import gguf_config
+from octavo.weights.aqlm import with_aqlm
 from octavo.weights.gguf import GGML_TYPES, GGUFFile, GGUFTensor, open_gguf
 from octavo.weights.resolve import ModelFiles
 from octavo.weights.safetensors import StoredTensor, open_safetensors
+from octavo.weights.tensor import SourceTensor
 
 # BERT's first checkpoints call a norm's vectors as TensorFlow did.
 _FIRST_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 _STACKED = re.compile(r"(?P<experts>.+\.experts)\.(?P<part>\w+\.weight)")
-
-
-@dataclass(frozen=True)
-class SourceTensor:
-    """One tensor of a checkpoint."""
-
-    name: str  # Hugging Face name
-    format: str  # name of a weight format, such as "BF16" or "Q4_K"
-    shape: tuple[int, ...]  # rows first
-    data: Any  # buffer of the rows, in order
-    mapped: bool  # the bytes belong to a file, so their pages can be dropped after use
 
 
 class Checkpoint:
@@ -112,7 +103,7 @@ def open_checkpoint(files: ModelFiles, config: Mapping[str, Any], file: GGUFFile
     """Maps the tensors of a resolved model; ``file`` is its open GGUF, if it is one."""
     if file is not None:
         return _gguf_checkpoint(file, config)
-    return Checkpoint(open_tensors(files.weight_files), files.folder)
+    return Checkpoint(with_aqlm(open_tensors(files.weight_files)), files.folder)
 
 
 def read_config(files: ModelFiles) -> tuple[dict[str, Any], GGUFFile | None]:

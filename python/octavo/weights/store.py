@@ -12,7 +12,9 @@ import numpy.typing as npt
 from octavo import _core
 from octavo.errors import ModelError
 from octavo.nn.trace import Part
-from octavo.weights.source import Checkpoint, SourceTensor
+from octavo.weights import aqlm
+from octavo.weights.source import Checkpoint
+from octavo.weights.tensor import Codebooks, SourceTensor
 
 _DENSE = ("F32", "F16", "BF16")
 _DTYPE_FORMATS = {"float32": "F32", "float": "F32", "bfloat16": "BF16", "float16": "F16", "half": "F16"}
@@ -22,8 +24,10 @@ def target_format(source: str, dtype: str, *, keep_float32: bool) -> str:
     """The format a matrix is computed in.
 
     "auto" takes what the file holds, but makes BF16 of F32 unless that is to be kept. "float32" is exact: everything
-    is dequantised. Other dtypes apply to dense weights.
+    is dequantised. Other dtypes apply to dense weights; AQLM's sums of vectors are bfloat16 in any of them.
     """
+    if source == aqlm.FORMAT:
+        return "F32" if _DTYPE_FORMATS.get(dtype) == "F32" else "BF16"
     if dtype == "auto":
         return "BF16" if source == "F32" and not keep_float32 else source
     wanted = _DTYPE_FORMATS[dtype]
@@ -67,11 +71,20 @@ class WeightLoader:
             n, k = _matrix_shape(tensor)
             dtype = "float32" if exact else self._dtype
             target = target_format(tensor.format, dtype, keep_float32=self._keep_float32)
+            if tensor.aqlm is not None:
+                return self._add_aqlm(tensor, tensor.aqlm, target)
             if self._stays_in_file(tensor):
                 return self.store.leave_linear(name, tensor.format, n, k, tensor.data, target)
             return self.store.add_linear(name, tensor.format, n, k, tensor.data, target, tensor.mapped)
 
         return self._load(("linear", name, _rows_key(part), str(exact)), add)
+
+    def _add_aqlm(self, tensor: SourceTensor, parts: Codebooks, target: str) -> int:
+        floats = aqlm.floats_of(parts.vectors), aqlm.floats_of(parts.scales)
+        matrix = (tensor.name, aqlm.shape_of(tensor), tensor.data, *floats)
+        if self._stays_in_file(tensor):
+            return self.store.leave_aqlm(*matrix, target)
+        return self.store.add_aqlm(*matrix, target, tensor.mapped)
 
     def _stays_in_file(self, tensor: SourceTensor) -> bool:
         n_bytes = memoryview(tensor.data).nbytes
@@ -141,7 +154,7 @@ class WeightLoader:
         tensor = self._checkpoint.get(name)
         if is_new:
             self._progress(memoryview(tensor.data).nbytes)
-        if tensor.format not in self._formats:
+        if tensor.aqlm is None and tensor.format not in self._formats:
             known = ", ".join(sorted(self._formats))
             raise ModelError(f"{name} is stored as {tensor.format}, which octavo cannot read; it reads {known}.")
         return tensor
@@ -163,7 +176,8 @@ def matrix_of(tensor: SourceTensor, part: Part) -> SourceTensor:
         raise ModelError(f"{tensor.name} has {n} rows, but the model needs row {last}; fetch the model again.")
     rows = np.frombuffer(tensor.data, np.uint8).reshape(n, -1)[part.rows]
     mapped = tensor.mapped and isinstance(part.rows, slice)
-    return replace(tensor, shape=(len(rows), k), data=rows.reshape(-1), mapped=mapped)
+    shape = (len(rows), k)
+    return replace(tensor, shape=shape, data=rows.reshape(-1), mapped=mapped, aqlm=aqlm.take_rows(tensor, part.rows))
 
 
 def _transposed(tensor: SourceTensor) -> SourceTensor:

@@ -1,0 +1,55 @@
+#include "quant/aqlm.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace octavo {
+namespace {
+
+template <class Code>
+void decode_row(float* out, const AqlmMatrix& matrix, const uint8_t* codes) {
+  const int64_t book = int64_t{matrix.group} << matrix.bits;
+  const auto mask = static_cast<Code>((1u << matrix.bits) - 1);
+  for (int64_t i = 0; i < matrix.k / matrix.group; ++i, out += matrix.group) {
+    std::fill_n(out, matrix.group, 0.0f);
+    for (int c = 0; c < matrix.n_codebooks; ++c, codes += sizeof(Code)) {
+      Code code;
+      std::memcpy(&code, codes, sizeof(Code));
+      const float* vector = matrix.codebooks + c * book + int64_t{static_cast<Code>(code & mask)} * matrix.group;
+      for (int j = 0; j < matrix.group; ++j) out[j] += vector[j];
+    }
+  }
+}
+
+}  // namespace
+
+void check_aqlm(const AqlmMatrix& matrix) {
+  OCTAVO_CHECK(matrix.group == 8 || matrix.group == 16 || matrix.group == 32, "AQLM tensor ", matrix.name,
+               " has groups of ", matrix.group, " weights, expected 8, 16 or 32.");
+  OCTAVO_CHECK(matrix.bits >= 1 && matrix.bits <= kAqlmMaxBits, "AQLM tensor ", matrix.name, " has codes of ",
+               matrix.bits, " bits, expected 1 to ", kAqlmMaxBits, ".");
+  OCTAVO_CHECK(matrix.n_codebooks >= 1 && matrix.n_codebooks <= 64, "AQLM tensor ", matrix.name, " has ",
+               matrix.n_codebooks, " codebooks, expected 1 to 64.");
+  OCTAVO_CHECK(matrix.n > 0 && matrix.k > 0 && matrix.k % matrix.group == 0, "AQLM tensor ", matrix.name,
+               " has shape (", matrix.n, ", ", matrix.k, "); both sizes must be positive and the second a multiple of ",
+               matrix.group, ".");
+  const auto codes = static_cast<size_t>(matrix.n) * static_cast<size_t>(matrix.row_code_bytes());
+  OCTAVO_CHECK(matrix.code_bytes == codes, "AQLM tensor ", matrix.name, " holds ", matrix.code_bytes,
+               " bytes of codes, expected ", codes, ".");
+  OCTAVO_CHECK(matrix.n_values == matrix.codebook_values(), "AQLM tensor ", matrix.name, " holds ", matrix.n_values,
+               " values in its codebooks, expected ", matrix.codebook_values(), ".");
+  OCTAVO_CHECK(matrix.n_scales == static_cast<size_t>(matrix.n), "AQLM tensor ", matrix.name, " holds ",
+               matrix.n_scales, " scales, expected ", matrix.n, ".");
+}
+
+void decode_aqlm_row(float* out, const AqlmMatrix& matrix, int64_t row) {
+  const uint8_t* codes = matrix.codes + row * matrix.row_code_bytes();
+  if (matrix.bytes_per_code() == 1)
+    decode_row<uint8_t>(out, matrix, codes);
+  else
+    decode_row<uint16_t>(out, matrix, codes);
+}
+
+}  // namespace octavo

@@ -1,0 +1,42 @@
+// AQLM, additive quantisation (https://arxiv.org/abs/2401.06118): a row is cut into groups of weights, and a group is
+// the sum of one vector of each codebook, times the row's scale:
+//
+//   w[row][i * group + j] = scales[row] * sum over c of codebooks[c][codes[row][i][c]][j]
+//
+// Codes are stored as signed integers: those of the upper half of a codebook have wrapped around to negative ones.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace octavo {
+
+inline constexpr int kAqlmMaxBits = 16;
+
+// A matrix (n, k) as a checkpoint holds it. Whoever made it owns what it points to.
+struct AqlmMatrix {
+  std::string name;
+  int64_t n, k;
+  int group;  // weights that a code stands for: 8, 16 or 32 of one row
+  int n_codebooks;
+  int bits;              // of a code: a codebook has 1 << bits vectors
+  const uint8_t* codes;  // (n, k / group, n_codebooks) int8, or int16 beyond 8 bits
+  size_t code_bytes;
+  const float* codebooks;  // (n_codebooks, 1 << bits, group)
+  size_t n_values;
+  const float* scales;  // (n)
+  size_t n_scales;
+
+  int bytes_per_code() const { return bits <= 8 ? 1 : 2; }
+  int64_t row_code_bytes() const { return k / group * n_codebooks * bytes_per_code(); }
+  size_t codebook_values() const { return static_cast<size_t>(n_codebooks) * static_cast<size_t>(group) << bits; }
+};
+
+// Throws where a size does not fit the others.
+void check_aqlm(const AqlmMatrix& matrix);
+
+// The k weights of a row, without its scale.
+void decode_aqlm_row(float* out, const AqlmMatrix& matrix, int64_t row);
+
+}  // namespace octavo

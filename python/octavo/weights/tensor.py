@@ -1,0 +1,26 @@
+"""One tensor of a checkpoint, whatever file it lies in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """A tensor, or a matrix that is stored as several: then the others belong to it."""
+
+    name: str  # Hugging Face name
+    format: str  # name of a weight format, such as "BF16" or "Q4_K", or AQLM
+    shape: tuple[int, ...]  # rows first
+    data: Any  # buffer of the rows, in order
+    mapped: bool  # the bytes belong to a file, so their pages can be dropped after use
+    aqlm: Codebooks | None = None  # what its codes mean
+
+
+@dataclass(frozen=True)
+class Codebooks:
+    """What goes with the codes of an AQLM matrix."""
+
+    vectors: SourceTensor  # (codebooks, 2**bits, 1, group)
+    scales: SourceTensor  # (rows, 1, 1, 1)
