@@ -11,6 +11,7 @@ from importlib import import_module
 _COMMANDS = {
     "chat": "talk with a model",
     "generate": "complete prompts",
+    "quantize": "make a checkpoint smaller, by additive quantisation (AQLM)",
     "info": "what a model file holds and needs; without a model, what a bug report needs",
     "formats": "the weight formats and which instruction sets have kernels of their own for each",
 }
