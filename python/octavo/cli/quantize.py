@@ -9,7 +9,7 @@ from octavo.cli import options
 from octavo.engine_args import EngineArgs
 from octavo.errors import InvalidInputError
 
-_SCHEMES = {"2x8": (2, 8, 8), "4x8": (4, 8, 8), "1x16": (1, 16, 2)}  # codebooks, bits, rounds
+_SCHEMES = {"2x8": (2, 8, 4), "4x8": (4, 8, 4), "1x16": (1, 16, 2)}  # codebooks, bits, rounds
 _EXAMPLES = """\
 quantize --aqlm SCHEME MODEL OUT
 quantize --aqlm 4x8 path/to/model path/to/model-4x8

@@ -1,8 +1,8 @@
 """Additive quantisation of one matrix (https://arxiv.org/abs/2401.06118), by its weights alone.
 
 A row is scaled to unit power and cut into groups; every group becomes a sum of one vector from each codebook. At first
-a codebook is a k-means of what those before it leave over. Rounds then improve all of them together: codes by coordinate
-descent, vectors by least squares, scales by projection. None of these steps makes the squared error larger.
+a codebook is a k-means of what those before it leave over. Rounds then improve all of them together: codes by beam
+search, vectors by least squares, scales by projection.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ GROUP = 8  # weights that a code stands for
 _SAMPLES = 64  # vectors of the k-means sample, for each vector of a codebook
 _MOST_SAMPLES = 1 << 18
 _LLOYD_STEPS = 12
+_BEAMS = 4
 _CHUNK = 1 << 22  # scores that are in memory at once: about what a cache holds
 
 
@@ -64,11 +65,11 @@ def quantise(weight: Any, scheme: Scheme, seed: int = 0) -> Quantised:
     for _ in range(scheme.rounds):
         importance = scales.square().repeat_interleave(len(x) // n)
         vectors = _best_vectors(x, importance, codes, vectors)
-        codes = _best_codes(x, vectors, codes)
+        codes = _best_codes(x, vectors)
         scales = _best_scales(weight, _sums(vectors, codes).view(n, -1))
         x = _groups(weight, scales)
     vectors = vectors.half()
-    codes = _best_codes(x, vectors.float(), codes)
+    codes = _best_codes(x, vectors.float())
     scales = _best_scales(weight, _sums(vectors.float(), codes).view(n, -1)).half()
     return Quantised(codes.view(n, -1, scheme.codebooks), vectors, scales)
 
@@ -123,15 +124,29 @@ def _sums(vectors: Any, codes: Any) -> Any:
     return total
 
 
-def _best_codes(x: Any, vectors: Any, codes: Any) -> Any:
-    """Each code in turn becomes the best for what the others leave over."""
-    codes = codes.clone()
-    rest = x - _sums(vectors, codes)
+def _best_codes(x: Any, vectors: Any) -> Any:
+    """(groups, codebooks) the codes for each group, by a search that keeps the _BEAMS best sums after each codebook."""
+    import torch
+
+    step = max(1, _CHUNK // (min(len(vectors), _BEAMS) * vectors.shape[1]))
+    return torch.cat([_search(part, vectors) for part in x.split(step)])
+
+
+def _search(x: Any, vectors: Any) -> Any:
+    import torch
+
+    n_books, size, group = vectors.shape
+    rest = x[:, None]  # (groups, beams, GROUP) what the sums leave over
+    codes = x.new_empty(len(x), 1, 0).long()  # (groups, beams, codebooks so far)
     for c, book in enumerate(vectors):
-        rest += book[codes[:, c]]
-        codes[:, c] = _nearest(rest, book)
-        rest -= book[codes[:, c]]
-    return codes
+        errors = rest.square().sum(2, keepdim=True) / 2 - rest @ book.T + book.square().sum(1) / 2
+        errors = errors.flatten(1)
+        last = c == n_books - 1
+        best = errors.argmin(1, keepdim=True) if last else errors.topk(_BEAMS, largest=False).indices
+        beam, code = best // size, best % size
+        rest = rest.gather(1, beam[..., None].expand(-1, -1, group)) - book[code]
+        codes = torch.cat([codes.gather(1, beam[..., None].expand(-1, -1, c)), code[..., None]], 2)
+    return codes[:, 0]
 
 
 def _best_vectors(x: Any, importance: Any, codes: Any, vectors: Any) -> Any:
