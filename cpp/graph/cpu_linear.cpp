@@ -2,8 +2,10 @@
 // its weights (or its dequantised panel) stay in cache and the epilogue finds its inputs there.
 #include <algorithm>
 #include <cstring>
+#include <span>
 
 #include "graph/cpu_linear.h"
+#include "quant/aqlm_slabs.h"
 
 namespace octavo::cpu {
 namespace {
@@ -61,6 +63,22 @@ void add_bias(float* out, int64_t out_stride, const Step& step, const Chunk& chu
   if (chunk.part->bias == nullptr) return;
   for (int t = 0; t < n; ++t)
     step.kernels->add(out + t * out_stride, out + t * out_stride, chunk.part->bias + chunk.first(), chunk.valid());
+}
+
+void look_up(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
+  const AqlmMatrix& matrix = *chunk.part->weight->aqlm;
+  step.kernels->aqlm_table({.out = out,
+                            .out_stride = out_stride,
+                            .act = act.first,
+                            .act_stride = act.stride,
+                            .codes = chunk.weights,
+                            .slab_bytes = aqlm_slab_bytes(matrix.n),
+                            .codebooks = matrix.codebooks,
+                            .n_codebooks = matrix.n_codebooks,
+                            .group = matrix.group,
+                            .n_tokens = n,
+                            .n_strips = chunk.strips,
+                            .k = static_cast<int>(matrix.k)});
 }
 
 void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Chunk& chunk, int n) {
@@ -123,9 +141,9 @@ void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const 
 void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
   const Rows& rows = chunk.part->out;
   const bool refined = call.refined && is_quantized(chunk.part->kernel.act);
-  for (int token = 0; token < step.n_rows; token += kTokenTile) {
+  for (int token = 0; token < step.n_rows; token += chunk.token_tile()) {
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
-    const int n = std::min(kTokenTile, step.n_rows - token);
+    const int n = std::min(chunk.token_tile(), step.n_rows - token);
     const ActRows act = rows_from(in, chunk, token);
     if (refined)
       multiply_refined(out, rows.stride / 4, act, step, chunk, n, tile);
@@ -137,8 +155,8 @@ void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, con
 void residual_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
   const int first = chunk.first_strip * kStrip, width = chunk.strips * kStrip;
   const int valid = std::min(width, static_cast<int>(chunk.part->weight->n) - first);
-  for (int token = 0; token < step.n_rows; token += kTokenTile) {
-    const int n = std::min(kTokenTile, step.n_rows - token);
+  for (int token = 0; token < step.n_rows; token += chunk.token_tile()) {
+    const int n = std::min(chunk.token_tile(), step.n_rows - token);
     multiply(tile, width, rows_from(in, chunk, token), step, chunk, n);
     for (int t = 0; t < n; ++t)
       step.kernels->add(step.row<float>(chunk.part->out, token + t) + first,
@@ -153,8 +171,8 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
   const int width = gate.width(), valid = gate.valid();
   float *gates = tiles, *ups = tiles + kTileFloats;
   auto* stage = reinterpret_cast<uint8_t*>(tiles + 2 * kTileFloats);
-  for (int token = 0; token < step.n_rows; token += kTokenTile) {
-    const int n = std::min(kTokenTile, step.n_rows - token);
+  for (int token = 0; token < step.n_rows; token += gate.token_tile()) {
+    const int n = std::min(gate.token_tile(), step.n_rows - token);
     multiply(gates, width, rows_from(in, gate, token), step, gate, n);
     if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), step, *up, n);
     for (int t = 0; t < n; ++t) {
@@ -163,14 +181,14 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
         step.kernels->activate_mul[f](row, row, ups + t * width, valid);
       else
         step.kernels->activate[f](row, row, valid);
-      emit_segment(step, call.out, token + t, row, gate.first(), valid, static_cast<int>(gate.part->weight->n), stage);
+      emit_row(step, call.out, token + t, row, gate, stage);
     }
   }
 }
 
-int count_chunks(const OpCall& call, int strips) {
+int count_chunks(const OpCall& call, int strips, int n_threads) {
   int n = 0;
-  for (const LinearPart& part : call.parts) n += chunks_of(part, strips);
+  for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(part, strips, n_threads));
   return n;
 }
 
@@ -178,8 +196,9 @@ int count_chunks(const OpCall& call, int strips) {
 Chunk find_chunk(const OpCall& call, int c, int strips, const Worker& worker, uint8_t* panel) {
   for (int rank = 0;; ++rank)
     for (const LinearPart& part : call.parts) {
-      const RankShare share(chunks_of(part, strips), worker, rank);
-      if (c < share.n) return open_chunk(part, (share.first + c) * strips, strips, panel);
+      const int own = chunk_strips(part, strips, worker.n_threads);
+      const RankShare share(chunks_of(part, own), worker, rank);
+      if (c < share.n) return open_chunk(part, (share.first + c) * own, own, panel);
       c -= share.n;
     }
 }
@@ -189,6 +208,18 @@ Chunk find_chunk(const OpCall& call, int c, int strips, const Worker& worker, ui
 int chunk_strips(const ValueRows* activated, int n_tokens) {
   if (activated != nullptr && emits(*activated, ActFormat::kQ8x256)) return kMaxChunkStrips;
   return n_tokens >= kManyTokens ? kWideChunk : kNarrowChunk;
+}
+
+int chunk_strips(const LinearPart& part, int strips, int n_threads) {
+  if (!part.weight->by_table) return strips;
+  const auto groups = static_cast<int>((part.weight->n + kMaxChunkStrips * kStrip - 1) / (kMaxChunkStrips * kStrip));
+  return std::min((groups + n_threads - 1) / n_threads * kMaxChunkStrips, kAqlmMaxRows / kStrip);
+}
+
+int common_strips(std::span<const LinearPart> parts, int strips, int n_threads) {
+  const auto by_table = [](const LinearPart& part) { return part.weight->by_table; };
+  const auto n = std::count_if(parts.begin(), parts.end(), by_table);
+  return n > 0 && n < std::ssize(parts) ? kMaxChunkStrips : chunk_strips(parts[0], strips, n_threads);
 }
 
 int chunks_of(const LinearPart& part, int strips) {
@@ -202,7 +233,7 @@ int64_t panel_bytes(const LinearPart& part) {
     bytes = (kMaxChunkStrips * kStrip + 1) * weight.k * 4;
   else if (weight.in_file)
     bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file);
-  else if (weight.aqlm != nullptr)
+  else if (weight.aqlm != nullptr && !weight.by_table)
     bytes = kMaxChunkStrips * part.strip_bytes + decoding_scratch(weight);
   return static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
 }
@@ -210,7 +241,9 @@ int64_t panel_bytes(const LinearPart& part) {
 Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) {
   const int total = static_cast<int>(n_strips(part.weight->n));
   Chunk chunk{&part, first, std::min(strips, total - first), nullptr};
-  if (part.native)
+  if (part.weight->by_table)
+    chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * kAqlmTerms;
+  else if (part.native)
     chunk.weights = make_panel(panel, *part.weight, first, chunk.strips);
   else if (part.weight->in_file)
     chunk.weights = pack_panel(panel, part, first, chunk.strips);
@@ -222,7 +255,10 @@ Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) 
 }
 
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
-  run_kernel(out, out_stride, act, chunk, n);
+  if (chunk.part->weight->by_table)
+    look_up(out, out_stride, act, step, chunk, n);
+  else
+    run_kernel(out, out_stride, act, chunk, n);
   if (chunk.part->weight->scales_outputs()) scale_rows(out, out_stride, step, chunk, n);
   add_bias(out, out_stride, step, chunk, n);
 }
@@ -254,6 +290,13 @@ void emit_segment(const Step& step, const ValueRows& out, int row, const float* 
   }
 }
 
+void emit_row(const Step& step, const ValueRows& out, int row, const float* x, const Chunk& chunk, uint8_t* stage) {
+  constexpr int kPiece = kMaxChunkStrips * kStrip;
+  for (int at = 0; at < chunk.valid(); at += kPiece)
+    emit_segment(step, out, row, x + at, chunk.first() + at, std::min(kPiece, chunk.valid() - at),
+                 static_cast<int>(chunk.part->weight->n), stage);
+}
+
 int64_t linear_scratch(const OpCall& call) {
   const int64_t own = call.norm_before == nullptr ? 0 : own_rows_bytes(*call.norm_before);
   return 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes + own;
@@ -261,13 +304,15 @@ int64_t linear_scratch(const OpCall& call) {
 
 void linear(const Step& step, const OpCall& call, const Worker& worker) {
   const bool gated = call.epilogue == Epilogue::kGate;
-  const int strips = chunk_strips(activates(call) ? &call.out : nullptr, step.n_rows);
+  int strips = chunk_strips(activates(call) ? &call.out : nullptr, step.n_rows);
+  if (gated) strips = common_strips(call.parts, strips, worker.n_threads);
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
   uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes;
   const ActTargets in = input_rows(step, call, worker, own);
-  ChunkFeed feed(step.counters_of(call), worker, gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips));
+  ChunkFeed feed(step.counters_of(call), worker,
+                 gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips, worker.n_threads));
   for (int c; (c = feed.take()) >= 0;) {
     // A gate and its `up` are one part: the same chunk of both.
     const Chunk chunk =

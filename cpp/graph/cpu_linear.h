@@ -2,13 +2,15 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
 
 #include "graph/cpu_ops.h"
 #include "quant/planes.h"
 
 namespace octavo::cpu {
 
-inline constexpr int kTokenTile = 48;       // a multiple of the 4, 6 and 8 tokens that kernels take at once
+inline constexpr int kTokenTile =
+    48;  // the most at once: a multiple of the 4, 6 and 8 tokens that kernels take at once
 inline constexpr int kMaxChunkStrips = 16;  // 256 rows: one kQ8x256 group
 inline constexpr int64_t kTileFloats = int64_t{kTokenTile} * kMaxChunkStrips * kStrip;
 // Bytes in which emit_segment makes a quantised segment of n columns, any format.
@@ -25,6 +27,8 @@ struct Chunk {
   int first() const { return first_strip * kStrip; }
   int width() const { return strips * kStrip; }
   int valid() const { return std::min(width(), static_cast<int>(part->weight->n) - first()); }
+  // How many tokens are multiplied at once, so that their outputs fit into kTileFloats.
+  int token_tile() const { return std::clamp(static_cast<int>(kTileFloats / width()), 1, kTokenTile); }
 };
 
 // Which of a weight's chunks a rank owns.
@@ -47,6 +51,10 @@ struct ActRows {
 
 // Strips that a chunk holds; whole groups of what its epilogue quantises into `activated`, or null.
 int chunk_strips(const ValueRows* activated, int n_tokens);
+// The same for one part: looking up in tables takes as many rows at once as there are threads for.
+int chunk_strips(const LinearPart& part, int strips, int n_threads);
+// The same for matrices of one shape that are cut alike; where some look up and some do not, they fit into a panel.
+int common_strips(std::span<const LinearPart> parts, int strips, int n_threads);
 int chunks_of(const LinearPart& part, int strips);
 
 // Bytes of `panel` that open_chunk needs for this part.
@@ -57,6 +65,8 @@ Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel);
 // out[i] = activation row i times the chunk's weights, plus its bias.
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);
 
+// Writes a chunk's columns of a row in every format of `out`.
+void emit_row(const Step& step, const ValueRows& out, int row, const float* x, const Chunk& chunk, uint8_t* stage);
 // Writes columns [first, first + n) of a row of `width` columns in every format of `out`.
 void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width,
                   uint8_t* stage);

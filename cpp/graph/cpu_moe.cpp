@@ -133,9 +133,14 @@ void for_chunks(const Step& step, const OpCall& call, const Worker& worker, cons
 }
 
 template <class F>
-void for_tiles(const Groups& groups, int a, F f) {
-  for (int first = 0; first < groups.count(a); first += kTokenTile)
-    f(first, std::min(kTokenTile, groups.count(a) - first));
+void for_tiles(const Groups& groups, int a, const Chunk& chunk, F f) {
+  for (int first = 0; first < groups.count(a); first += chunk.token_tile())
+    f(first, std::min(chunk.token_tile(), groups.count(a) - first));
+}
+
+int gate_up_strips(const MoeCall& moe, int strips, int n_threads) {
+  const int gate = common_strips(moe.gate, strips, n_threads), up = common_strips(moe.up, strips, n_threads);
+  return gate == up ? gate : kMaxChunkStrips;
 }
 
 struct GateScratch {
@@ -157,14 +162,13 @@ void gate_chunk(const Step& step, const MoeCall& moe, int a, const Chunk& gate, 
                 const GateScratch& scratch) {
   const Groups groups = groups_of(step, moe);
   const int width = gate.width();
-  for_tiles(groups, a, [&](int first, int n) {
+  for_tiles(groups, a, gate, [&](int first, int n) {
     multiply(scratch.gates, width, tokens_of(step, moe, *gate.part, a, first), step, gate, n);
     multiply(scratch.ups, width, tokens_of(step, moe, *up.part, a, first), step, up, n);
     for (int i = 0; i < n; ++i) {
       float* row = scratch.gates + i * width;
       step.kernels->activate_mul[static_cast<size_t>(moe.activation)](row, row, scratch.ups + i * width, gate.valid());
-      emit_segment(step, moe.hidden, groups.begin[a] + first + i, row, gate.first(), gate.valid(),
-                   static_cast<int>(gate.part->weight->n), scratch.stage);
+      emit_row(step, moe.hidden, groups.begin[a] + first + i, row, gate, scratch.stage);
     }
   });
 }
@@ -198,7 +202,7 @@ void moe_gate_up(const Step& step, const OpCall& call, const Worker& worker) {
   const MoeCall& moe = *call.moe;
   const Groups groups = groups_of(step, moe);
   const GateScratch scratch = gate_scratch(step.thread_scratch(worker), moe);
-  const int strips = chunk_strips(&moe.hidden, step.n_rows);
+  const int strips = gate_up_strips(moe, chunk_strips(&moe.hidden, step.n_rows), worker.n_threads);
   for_chunks(step, call, worker, moe.gate[0], strips, [&](int a, int first) {
     const auto expert = static_cast<size_t>(groups.experts[a]);
     gate_chunk(step, moe, a, open_chunk(moe.gate[expert], first, strips, scratch.gate_panel),
@@ -209,12 +213,12 @@ void moe_gate_up(const Step& step, const OpCall& call, const Worker& worker) {
 void moe_down(const Step& step, const OpCall& call, const Worker& worker) {
   const MoeCall& moe = *call.moe;
   const Groups groups = groups_of(step, moe);
-  const int strips = chunk_strips(nullptr, step.n_rows);
+  const int strips = common_strips(moe.down, chunk_strips(nullptr, step.n_rows), worker.n_threads);
   for_chunks(step, call, worker, moe.down[0], strips, [&](int a, int first_strip) {
     const LinearPart& part = moe.down[static_cast<size_t>(groups.experts[a])];
     const Chunk chunk = open_chunk(part, first_strip, strips, step.thread_scratch(worker));
     const Rows& act = moe.hidden[static_cast<size_t>(part.kernel.act)];
-    for_tiles(groups, a, [&](int first, int n) {
+    for_tiles(groups, a, chunk, [&](int first, int n) {
       const int row = groups.begin[a] + first;
       multiply(step.row<float>(moe.product, row) + chunk.first(), moe.product.stride / 4,
                {step.row<uint8_t>(act, row), act.stride}, step, chunk, n);

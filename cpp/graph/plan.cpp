@@ -72,6 +72,8 @@ class Planner {
   using Needs = std::array<bool, kActFormatCount>;
 
   static LinearKernel kernel_of(const Weight& weight, const KernelTable& kernels, bool& native) {
+    native = false;
+    if (weight.by_table) return {ActFormat::kF32, nullptr};
     const LinearKernel& own = kernels.linear[static_cast<size_t>(weight.format)];
     native = !weight.planes || own.run == nullptr;
     return native ? kernels.linear[static_cast<size_t>(Format::kF32)] : own;

@@ -32,7 +32,7 @@ using OpFn = void (*)(const Step&, const OpCall&, const Worker&);
 struct LinearPart {
   const Weight* weight;
   const float* bias;    // (n), or null
-  LinearKernel kernel;  // of the weight's planes, or of the F32 panel when `native`
+  LinearKernel kernel;  // of the weight's planes, or of the F32 panel when `native`; not run where it is by_table
   bool native;          // dequantise rows to an F32 panel first
   int64_t strip_bytes;
   Rows out;  // where this part's rows go (kF32)

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/thread_pool.h"
+#include "quant/aqlm_slabs.h"
 #include "quant/planes.h"
 
 namespace octavo {
@@ -64,7 +65,9 @@ Weight linear_of(const AqlmMatrix& matrix, Format target) {
   check_aqlm(matrix);
   OCTAVO_CHECK(target == Format::kF32 || target == Format::kBF16, "AQLM tensor ", matrix.name,
                " cannot be computed as ", format_row(target).name, ", only as F32 or BF16.");
-  return linear(matrix.name, target, matrix.n, matrix.k);
+  Weight weight = linear(matrix.name, target, matrix.n, matrix.k);
+  weight.by_table = target == Format::kBF16 && multiplied_by_table(matrix);
+  return weight;
 }
 
 }  // namespace
@@ -156,14 +159,17 @@ WeightId WeightStore::leave_linear(const SourceMatrix& source, Format target) {
   return store(std::move(weight));
 }
 
-uint8_t* WeightStore::copy(const void* from, size_t bytes) {
-  return static_cast<uint8_t*>(std::memcpy(memory_.take(bytes), from, bytes));
-}
-
-AqlmMatrix& WeightStore::keep_codebooks(const AqlmMatrix& matrix) {
+AqlmMatrix& WeightStore::keep_codebooks(const AqlmMatrix& matrix, bool transposed) {
+  auto* codebooks = reinterpret_cast<float*>(memory_.take(matrix.n_values * sizeof(float)));
+  auto* scales = reinterpret_cast<float*>(memory_.take(matrix.n_scales * sizeof(float)));
+  if (transposed)
+    transpose_codebooks(codebooks, matrix);
+  else
+    std::copy_n(matrix.codebooks, matrix.n_values, codebooks);
+  std::copy_n(matrix.scales, matrix.n_scales, scales);
   AqlmMatrix& kept = aqlm_.emplace_back(matrix);
-  kept.codebooks = reinterpret_cast<float*>(copy(matrix.codebooks, matrix.n_values * sizeof(float)));
-  kept.scales = reinterpret_cast<float*>(copy(matrix.scales, matrix.n_scales * sizeof(float)));
+  kept.codebooks = codebooks;
+  kept.scales = scales;
   return kept;
 }
 
@@ -178,23 +184,41 @@ WeightId WeightStore::add_aqlm(const AqlmMatrix& matrix, Format target, bool map
     });
     weight.data = planes;
   } else {
-    AqlmMatrix& kept = keep_codebooks(matrix);
-    uint8_t* codes = memory_.take(matrix.code_bytes);
-    const int64_t row = kStrip * matrix.row_code_bytes(), total = static_cast<int64_t>(matrix.code_bytes);
-    for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
-      const int64_t first = begin * row;
-      std::memcpy(codes + first, matrix.codes + first, static_cast<size_t>(std::min(end * row, total) - first));
-    });
-    kept.codes = codes;
-    weight.aqlm = &kept;
+    if (weight.by_table)
+      keep_for_tables(weight, matrix);
+    else
+      keep_codes(weight, matrix);
   }
   if (mapped) drop_file_pages(matrix.codes, matrix.code_bytes);
   return store(std::move(weight));
 }
 
+void WeightStore::keep_codes(Weight& weight, const AqlmMatrix& matrix) {
+  AqlmMatrix& kept = keep_codebooks(matrix, false);
+  uint8_t* codes = memory_.take(matrix.code_bytes);
+  const int64_t strip = kStrip * matrix.row_code_bytes(), total = static_cast<int64_t>(matrix.code_bytes);
+  for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
+    const int64_t first = begin * strip;
+    std::memcpy(codes + first, matrix.codes + first, static_cast<size_t>(std::min(end * strip, total) - first));
+  });
+  kept.codes = codes;
+  weight.aqlm = &kept;
+}
+
+void WeightStore::keep_for_tables(Weight& weight, const AqlmMatrix& matrix) {
+  AqlmMatrix& kept = keep_codebooks(matrix, true);
+  uint8_t* slabs = memory_.take(static_cast<size_t>(aqlm_slabs(matrix) * aqlm_slab_bytes(matrix.n)));
+  for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
+    pack_aqlm_slabs(slabs, matrix, begin * kStrip, end * kStrip);
+  });
+  kept.codes = slabs;
+  weight.aqlm = &kept;
+}
+
 WeightId WeightStore::leave_aqlm(const AqlmMatrix& matrix, Format target) {
   Weight weight = linear_of(matrix, target);
-  weight.aqlm = &keep_codebooks(matrix);
+  if (weight.by_table) return add_aqlm(matrix, target, true);
+  weight.aqlm = &keep_codebooks(matrix, false);
   return store(std::move(weight));
 }
 

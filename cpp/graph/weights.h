@@ -39,6 +39,8 @@ struct Weight {
   std::optional<Format> in_file{};
   // Linear: data is null, and a chunk's planes are made of codes when it is multiplied.
   const AqlmMatrix* aqlm = nullptr;
+  // Or no planes are made at all: codes and codebooks lie as KernelTable::aqlm_table reads them.
+  bool by_table = false;
   const uint8_t* data = nullptr;  // in the store's memory, or the caller's where it stays in the file
 
   // Whether the scales of rows are for the outputs; F32 planes hold them.
@@ -67,9 +69,9 @@ class WeightStore {
   WeightId add_linear(const SourceMatrix& source, Format target, bool mapped);
   // The same linear, with its rows left where they are and converted at every use: it must outlive the store.
   WeightId leave_linear(const SourceMatrix& source, Format target);
-  // Dequantised where the target is F32; else kept as codes, computed in BF16.
+  // Dequantised where the target is F32; else kept as codes, and multiplied by tables or in BF16, as the shape decides.
   WeightId add_aqlm(const AqlmMatrix& matrix, Format target, bool mapped);
-  // The same linear, with its codes left where they are: they must outlive the store.
+  // The same linear, with codes that need no other order left where they are: they must outlive the store.
   WeightId leave_aqlm(const AqlmMatrix& matrix, Format target);
   // Rows are read from the source at every lookup: it must outlive the store.
   WeightId add_embedding(const SourceMatrix& source);
@@ -83,8 +85,9 @@ class WeightStore {
   // Gives all strips [begin, end) of a weight to threads of the crew that it will be multiplied by.
   template <class F>
   void for_strips(const Weight& weight, size_t scratch_bytes, F f) const;
-  AqlmMatrix& keep_codebooks(const AqlmMatrix& matrix);
-  uint8_t* copy(const void* from, size_t bytes);
+  AqlmMatrix& keep_codebooks(const AqlmMatrix& matrix, bool transposed);
+  void keep_codes(Weight& weight, const AqlmMatrix& matrix);
+  void keep_for_tables(Weight& weight, const AqlmMatrix& matrix);
   WeightId store(Weight weight);
 
   Crew crew_;

@@ -50,6 +50,13 @@ inline Floats cvtepi32_ps(Ints v) {
   return simde__m512_from_private(out);
 }
 
+inline Ints cvtepi16_epi32(__m256i v) {
+  IntHalves out;
+  out.m256i[0] = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(v));
+  out.m256i[1] = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(v, 1));
+  return simde__m512i_from_private(out);
+}
+
 inline Floats cvtph_ps(__m256i v) {
   FloatHalves out;
   out.m256[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(v));
@@ -134,6 +141,7 @@ inline Floats dpbf16_ps(Floats src, simde__m512bh a, simde__m512bh b) {
 #undef _mm512_abs_ps
 #undef _mm512_cvtps_epi32
 #undef _mm512_cvtepi32_ps
+#undef _mm512_cvtepi16_epi32
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtepu8_epi16
 #undef _mm512_srai_epi32
@@ -146,6 +154,7 @@ inline Floats dpbf16_ps(Floats src, simde__m512bh a, simde__m512bh b) {
 #define _mm512_abs_ps(v) octavo::emulated::abs_ps(v)
 #define _mm512_cvtps_epi32(v) octavo::emulated::cvtps_epi32(v)
 #define _mm512_cvtepi32_ps(v) octavo::emulated::cvtepi32_ps(v)
+#define _mm512_cvtepi16_epi32(v) octavo::emulated::cvtepi16_epi32(v)
 #define _mm512_cvtph_ps(v) octavo::emulated::cvtph_ps(v)
 #define _mm512_cvtepu8_epi16(v) octavo::emulated::cvtepu8_epi16(v)
 #define _mm512_srai_epi32(v, count) octavo::emulated::srai_epi32(v, count)

@@ -8,6 +8,7 @@
 
 #include "base/cpu.h"
 #include "quant/activation.h"
+#include "quant/aqlm_slabs.h"
 #include "quant/format.h"
 
 namespace octavo {
@@ -27,6 +28,23 @@ struct LinearTask {
 struct LinearKernel {
   ActFormat act = ActFormat::kF32;
   void (*run)(const LinearTask&) = nullptr;  // null: dequantise to an F32 panel, then its kernel
+};
+
+// A linear of AQLM codes of 8 bits, as LinearTask but for the scales of rows, which are left out.
+inline constexpr int kAqlmMaxRows = 48 * 256;  // in one task
+struct AqlmTask {
+  float* out;              // (n_tokens, 16 * n_strips)
+  int64_t out_stride;      // floats from one token to the next
+  const uint8_t* act;      // rows of floats
+  int64_t act_stride;      // bytes from one token to the next
+  const uint8_t* codes;    // of the first row's block in slab 0
+  int64_t slab_bytes;      // from one slab to the next
+  const float* codebooks;  // (n_codebooks, group, 256)
+  int n_codebooks;
+  int group;
+  int n_tokens;
+  int n_strips;
+  int k;
 };
 
 // How keys and values are stored: kBF16 rounds to bfloat16; kF32 is exact.
@@ -80,6 +98,8 @@ inline constexpr int kActivationCount = 8;
 struct KernelTable {
   Isa isa;
   std::array<LinearKernel, kFormatCount> linear;
+
+  void (*aqlm_table)(const AqlmTask&);
 
   // out = x / sqrt(mean(x^2) + eps) * weight; out may be x.
   void (*rms_norm)(float* out, const float* x, const float* weight, int n, float eps);

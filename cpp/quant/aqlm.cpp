@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "quant/aqlm_slabs.h"
 
 namespace octavo {
 namespace {
@@ -42,6 +43,33 @@ void check_aqlm(const AqlmMatrix& matrix) {
                " values in its codebooks, expected ", matrix.codebook_values(), ".");
   OCTAVO_CHECK(matrix.n_scales == static_cast<size_t>(matrix.n), "AQLM tensor ", matrix.name, " holds ",
                matrix.n_scales, " scales, expected ", matrix.n, ".");
+}
+
+bool multiplied_by_table(const AqlmMatrix& matrix) {
+  return matrix.bits == 8 && matrix.n_codebooks <= kAqlmTerms && matrix.n >= 1024;
+}
+
+int64_t aqlm_slabs(const AqlmMatrix& matrix) {
+  const int64_t groups = matrix.k / matrix.group, in_slab = kAqlmTerms / matrix.n_codebooks;
+  return (groups + in_slab - 1) / in_slab;
+}
+
+void pack_aqlm_slabs(uint8_t* slabs, const AqlmMatrix& matrix, int64_t begin, int64_t end) {
+  const int64_t slab_bytes = aqlm_slab_bytes(matrix.n), codes = matrix.row_code_bytes();
+  const int64_t in_slab = kAqlmTerms / matrix.n_codebooks * matrix.n_codebooks;
+  for (int64_t row = begin; row < std::min(end, matrix.n); ++row) {
+    const uint8_t* from = matrix.codes + row * codes;
+    uint8_t* to = slabs + row / kAqlmBlock * kAqlmBlock * kAqlmTerms + aqlm_slot(static_cast<int>(row % kAqlmBlock));
+    for (int64_t first = 0; first < codes; first += in_slab, to += slab_bytes)
+      for (int64_t t = 0; t < std::min(in_slab, codes - first); ++t) to[t * kAqlmBlock] = from[first + t];
+  }
+}
+
+void transpose_codebooks(float* out, const AqlmMatrix& matrix) {
+  const int64_t size = int64_t{1} << matrix.bits;
+  for (int64_t c = 0; c < matrix.n_codebooks; ++c)
+    for (int64_t j = 0; j < matrix.group; ++j)
+      for (int64_t v = 0; v < size; ++v) *out++ = matrix.codebooks[(c * size + v) * matrix.group + j];
 }
 
 void decode_aqlm_row(float* out, const AqlmMatrix& matrix, int64_t row) {

@@ -36,6 +36,16 @@ struct AqlmMatrix {
 // Throws where a size does not fit the others.
 void check_aqlm(const AqlmMatrix& matrix);
 
+// Whether products are looked up in tables rather than weights decoded. The shape alone decides: making a table costs
+// as much as looking up some 1000 rows.
+bool multiplied_by_table(const AqlmMatrix& matrix);
+
+int64_t aqlm_slabs(const AqlmMatrix& matrix);
+// The codes of rows [begin, end) to their places in slabs (quant/aqlm_slabs.h) that are all zero.
+void pack_aqlm_slabs(uint8_t* slabs, const AqlmMatrix& matrix, int64_t begin, int64_t end);
+// (n_codebooks, group, 1 << bits)
+void transpose_codebooks(float* out, const AqlmMatrix& matrix);
+
 // The k weights of a row, without its scale.
 void decode_aqlm_row(float* out, const AqlmMatrix& matrix, int64_t row);
 

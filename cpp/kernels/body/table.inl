@@ -18,6 +18,7 @@ const KernelTable OCTAVO_TABLE = {
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q5_K},
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q6_K},
     }},
+    .aqlm_table = aqlm_table,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .quantize_act = {{copy_f32, quantize_bf16, quantize_q8x32, quantize_q8x256}},

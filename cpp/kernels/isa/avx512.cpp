@@ -6,6 +6,7 @@
 #define OCTAVO_TABLE kTableAvx512
 #endif
 #include "kernels/body/activation.inl"
+#include "kernels/body/aqlm_table.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"

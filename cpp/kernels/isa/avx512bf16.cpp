@@ -8,6 +8,7 @@
 #define OCTAVO_TABLE kTableAvx512Bf16
 #endif
 #include "kernels/body/activation.inl"
+#include "kernels/body/aqlm_table.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_bf16_dot.inl"

@@ -1,0 +1,179 @@
+// AQLM linears with codes of 8 bits, by look-up tables: the products of a group of activations with all vectors of a
+// codebook, as int16. A slab is as many groups as kAqlmTerms codes stand for. Inside it sums are exact:
+//   sum = sum over terms t of table[t][code[t]],  table = round_half_even(product * (limit / amax))
+// where amax is the largest product of the slab and limit = 32767 / terms; slabs follow each other in one float chain:
+//   acc = fma(float(sum), amax / limit, acc).
+// So the error of an output is below sum over slabs of terms / 2 * amax / limit, before the scale of its row.
+
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
+namespace octavo {
+namespace {
+
+constexpr int kEntries = 256;  // of a codebook, and so of a table
+
+// products[term][j] = x[group of the term] times vector j, for all terms of a slab; returns the largest.
+inline float table_products(float (&products)[kAqlmTerms][kEntries], const AqlmTask& task, const float* x,
+                            int n_groups) {
+  Vf largest = zero();
+  for (int g = 0; g < n_groups; ++g) {
+    for (int c = 0; c < task.n_codebooks; ++c) {
+      float* out = products[g * task.n_codebooks + c];
+      const float* book = task.codebooks + int64_t{c} * task.group * kEntries;
+      for (int i = 0; i < task.group; i += 8) {
+        Vf value[8];
+        OCTAVO_UNROLL
+        for (int u = 0; u < 8; ++u) value[u] = set1(x[g * task.group + i + u]);
+        for (int j = 0; j < kEntries; j += kLanes) {
+          Vf sum = i == 0 ? zero() : load(out + j);
+          OCTAVO_UNROLL
+          for (int u = 0; u < 8; ++u) sum = fma(load(book + (i + u) * kEntries + j), value[u], sum);
+          store(out + j, sum);
+          if (i + 8 == task.group) largest = max(largest, abs(sum));
+        }
+      }
+    }
+  }
+  return reduce_max(largest);
+}
+
+#ifdef OCTAVO_SIMD_VNNI
+// 256 int16 as two planes of bytes, low and high, so that two vpermi2b look a byte up.
+struct alignas(64) Table {
+  uint8_t low[kEntries], high[kEntries];
+};
+
+inline __m512i packed_ints(const float* products, Vf inverse) {
+  const Vi a = round_to_int(mul(load(products), inverse)), b = round_to_int(mul(load(products + 16), inverse));
+  return _mm512_packs_epi32(a, b);
+}
+
+inline void fill_table(Table& table, const float (&products)[kEntries], float inverse) {
+  // Byte i of 64 entries, packed lane by lane: entry e is word 4 * (e / 4 % 4) of its lane.
+  alignas(64) uint8_t index[64];
+  for (int e = 0; e < 64; ++e) {
+    const int word = e % 16 / 4 * 8 + e / 16 % 2 * 4 + e % 4;
+    index[e] = static_cast<uint8_t>(e / 32 * 64 + word * 2);
+  }
+  const __m512i low = _mm512_load_si512(index), high = _mm512_or_si512(low, _mm512_set1_epi8(1));
+  for (int j = 0; j < kEntries; j += 64) {
+    const __m512i first = packed_ints(products + j, set1(inverse)),
+                  second = packed_ints(products + j + 32, set1(inverse));
+    _mm512_store_si512(table.low + j, _mm512_permutex2var_epi8(first, low, second));
+    _mm512_store_si512(table.high + j, _mm512_permutex2var_epi8(first, high, second));
+  }
+}
+
+struct TablePlanes {
+  __m512i low[4], high[4];
+  explicit TablePlanes(const Table& table) {
+    OCTAVO_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      low[i] = _mm512_load_si512(table.low + i * 64);
+      high[i] = _mm512_load_si512(table.high + i * 64);
+    }
+  }
+  static __m512i byte(const __m512i (&plane)[4], __m512i codes, __mmask64 upper) {
+    return _mm512_mask_blend_epi8(upper, _mm512_permutex2var_epi8(plane[0], codes, plane[1]),
+                                  _mm512_permutex2var_epi8(plane[2], codes, plane[3]));
+  }
+  // The entries of 64 codes: those of the slots 0-7, 16-23, ..., then those of the others.
+  void add(__m512i (&sums)[2], const uint8_t* at) const {
+    const __m512i codes = _mm512_loadu_si512(at);
+    const __mmask64 upper = _mm512_movepi8_mask(codes);
+    const __m512i l = byte(low, codes, upper), h = byte(high, codes, upper);
+    sums[0] = _mm512_add_epi16(sums[0], _mm512_unpacklo_epi8(l, h));
+    sums[1] = _mm512_add_epi16(sums[1], _mm512_unpackhi_epi8(l, h));
+  }
+};
+
+// sums[row] (+)= the entries of two terms, for blocks of 64 rows.
+template <bool kFirst>
+inline void add_terms(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t ahead, int n_blocks) {
+  const TablePlanes first(tables[0]), second(tables[1]);
+  for (int b = 0; b < n_blocks; ++b, codes += kAqlmTerms * 64, sums += 64) {
+    __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    if constexpr (!kFirst) {
+      sum[0] = _mm512_load_si512(sums);
+      sum[1] = _mm512_load_si512(sums + 32);
+    }
+    __builtin_prefetch(codes + ahead);
+    __builtin_prefetch(codes + ahead + 64);
+    first.add(sum, codes);
+    second.add(sum, codes + 64);
+    _mm512_store_si512(sums, sum[0]);
+    _mm512_store_si512(sums + 32, sum[1]);
+  }
+}
+
+inline void add_slab(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t ahead, int n_blocks) {
+  add_terms<true>(sums, tables, codes, ahead, n_blocks);
+  for (int t = 2; t < kAqlmTerms; t += 2) add_terms<false>(sums, tables + t, codes + t * 64, ahead, n_blocks);
+}
+
+inline Vf sums_of(const int16_t* sums) {
+  return to_float(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums))));
+}
+#else
+struct Table {
+  int16_t entries[kEntries];
+};
+
+inline void fill_table(Table& table, const float (&products)[kEntries], float inverse) {
+  int32_t rounded[kEntries];
+  for (int j = 0; j < kEntries; j += kLanes) storei(rounded + j, round_to_int(mul(load(products + j), set1(inverse))));
+  for (int j = 0; j < kEntries; ++j) table.entries[j] = static_cast<int16_t>(rounded[j]);
+}
+
+inline void add_slab(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t, int n_blocks) {
+  for (int b = 0; b < n_blocks; ++b, codes += kAqlmTerms * 64, sums += 64) {
+    for (int row = 0; row < 64; ++row) {
+      const uint8_t* at = codes + aqlm_slot(row);
+      int sum = 0;
+      for (int t = 0; t < kAqlmTerms; ++t) sum += tables[t].entries[at[t * 64]];
+      sums[row] = static_cast<int16_t>(sum);
+    }
+  }
+}
+
+inline Vf sums_of(const int16_t* sums) {
+  float floats[kLanes];
+  for (int i = 0; i < kLanes; ++i) floats[i] = static_cast<float>(sums[i]);
+  return load(floats);
+}
+#endif
+
+// out (+)= sums * unit, for whole strips.
+inline void flush_slab(float* out, const int16_t* sums, float unit, bool first, int n) {
+  for (int i = 0; i < n; i += kLanes)
+    store(out + i, fma(sums_of(sums + i), set1(unit), first ? zero() : load(out + i)));
+}
+
+void aqlm_table(const AqlmTask& task) {
+  alignas(64) float products[kAqlmTerms][kEntries];
+  alignas(64) Table tables[kAqlmTerms];
+  alignas(64) int16_t sums[kAqlmMaxRows];
+  const int n_groups = task.k / task.group, slab_groups = kAqlmTerms / task.n_codebooks;
+  const int n_rows = task.n_strips * 16, n_blocks = (n_rows + 63) / 64;
+  const float limit = static_cast<float>(32767 / kAqlmTerms);
+  __builtin_memset(products, 0, sizeof(products));
+  for (int group = 0, slab = 0; group < n_groups; group += slab_groups, ++slab) {
+    const int here = n_groups - group < slab_groups ? n_groups - group : slab_groups;
+    if (here < slab_groups) __builtin_memset(products, 0, sizeof(products));
+    const uint8_t* codes = task.codes + slab * task.slab_bytes;
+    for (int t = 0; t < task.n_tokens; ++t) {
+      const auto* x = reinterpret_cast<const float*>(task.act + t * task.act_stride) + int64_t{group} * task.group;
+      const float largest = table_products(products, task, x, here);
+      const float inverse = largest > 1e-30f ? limit / largest : 0.0f;
+      for (int i = 0; i < kAqlmTerms; ++i) fill_table(tables[i], products[i], inverse);
+      add_slab(sums, tables, codes, t == 0 ? task.slab_bytes : 0, n_blocks);
+      flush_slab(task.out + t * task.out_stride, sums, largest / limit, slab == 0, n_rows);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,168 @@
+// AQLM by tables against double precision within the stated bound, and bitwise equal however rows and tokens are cut;
+// packing against decoding; what does not fit is refused.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "base/check.h"
+#include "graph/weights.h"
+#include "kernel_tables.h"
+#include "quant/aqlm.h"
+#include "quant/aqlm_slabs.h"
+
+using namespace octavo;
+
+namespace {
+
+constexpr int kTokens = 7;
+
+// A random matrix whose codes lie as a checkpoint's and as tables want them.
+struct Codes {
+  AqlmMatrix matrix{};
+  std::vector<uint8_t> codes, slabs;
+  std::vector<float> codebooks, transposed, scales;
+
+  Codes(int n, int k, int group, int n_codebooks, int bits = 8) : scales(static_cast<size_t>(n), 1.0f) {
+    matrix.name = "random";
+    matrix.n = n;
+    matrix.k = k;
+    matrix.group = group;
+    matrix.n_codebooks = n_codebooks;
+    matrix.bits = bits;
+    codebooks = normal_floats(matrix.codebook_values(), 3);
+    codes.resize(static_cast<size_t>(n) * static_cast<size_t>(matrix.row_code_bytes()));
+    std::mt19937 random(static_cast<uint32_t>(n + k));
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(random());
+    matrix.codes = codes.data();
+    matrix.code_bytes = codes.size();
+    matrix.codebooks = codebooks.data();
+    matrix.n_values = codebooks.size();
+    matrix.scales = scales.data();
+    matrix.n_scales = scales.size();
+  }
+  void pack() {
+    slabs.assign(static_cast<size_t>(aqlm_slabs(matrix) * aqlm_slab_bytes(matrix.n)), 0);
+    pack_aqlm_slabs(slabs.data(), matrix, 0, matrix.n);
+    transposed.resize(codebooks.size());
+    transpose_codebooks(transposed.data(), matrix);
+  }
+  std::vector<float> row(int64_t r) const {
+    std::vector<float> weights(static_cast<size_t>(matrix.k));
+    decode_aqlm_row(weights.data(), matrix, r);
+    return weights;
+  }
+};
+
+// (n_tokens, stride) of rows [first, first + 16 * strips).
+std::vector<float> look_up(const KernelTable& kernels, const Codes& c, const std::vector<float>& x, int token,
+                           int n_tokens, int first, int strips) {
+  const int stride = 16 * strips + 3;
+  std::vector<float> out(static_cast<size_t>(n_tokens) * static_cast<size_t>(stride), -1.0f);
+  kernels.aqlm_table({.out = out.data(),
+                      .out_stride = stride,
+                      .act = reinterpret_cast<const uint8_t*>(x.data() + token * c.matrix.k),
+                      .act_stride = c.matrix.k * 4,
+                      .codes = c.slabs.data() + first * kAqlmTerms,
+                      .slab_bytes = aqlm_slab_bytes(c.matrix.n),
+                      .codebooks = c.transposed.data(),
+                      .n_codebooks = c.matrix.n_codebooks,
+                      .group = c.matrix.group,
+                      .n_tokens = n_tokens,
+                      .n_strips = strips,
+                      .k = static_cast<int>(c.matrix.k)});
+  return out;
+}
+
+// What every output may be off by: terms / 2 units for each slab, and the rounding of floats.
+double bound_of(const Codes& c, const float* x) {
+  const AqlmMatrix& m = c.matrix;
+  const int64_t in_slab = kAqlmTerms / m.n_codebooks;
+  double bound = 0;
+  for (int64_t first = 0; first < m.k / m.group; first += in_slab) {
+    double largest = 0;
+    for (int64_t g = first; g < std::min(first + in_slab, m.k / m.group); ++g)
+      for (int64_t v = 0; v < int64_t{m.n_codebooks} << m.bits; ++v) {
+        double product = 0;
+        for (int64_t j = 0; j < m.group; ++j) product += double{c.codebooks[v * m.group + j]} * x[g * m.group + j];
+        largest = std::max(largest, std::abs(product));
+      }
+    bound += largest * kAqlmTerms * (0.5 / (32767 / kAqlmTerms) + 1e-6);
+  }
+  return bound;
+}
+
+}  // namespace
+
+TEST_CASE("aqlm: sums of looked-up products stay within the bound, in every ISA") {
+  for (const auto& [n, k, group, n_codebooks] : std::vector<std::array<int, 4>>{
+           {200, 256, 8, 2}, {64, 72, 8, 1}, {130, 96, 8, 3}, {70, 64, 16, 4}, {65, 128, 32, 8}, {16, 80, 16, 5}}) {
+    Codes c(n, k, group, n_codebooks);
+    c.pack();
+    std::vector<float> x = normal_floats(static_cast<size_t>(kTokens) * k, 5);
+    x[3] = 900;                               // an outlier costs its own slab's precision only
+    std::fill_n(x.begin() + 2 * k, k, 0.0f);  // a token of zeros
+    const int strips = (n + 15) / 16;
+    for (const TestedTable& table : tested_tables()) {
+      CAPTURE(table.name);
+      CAPTURE(n_codebooks);
+      const auto out = look_up(table.kernels, c, x, 0, kTokens, 0, strips);
+      for (int t = 0; t < kTokens; ++t) {
+        const double bound = bound_of(c, x.data() + t * k);
+        for (int r = 0; r < n; ++r) {
+          const auto weights = c.row(r);
+          double expected = 0;
+          for (int i = 0; i < k; ++i) expected += double{weights[i]} * x[t * k + i];
+          CHECK(std::abs(out[t * (16 * strips + 3) + r] - expected) <= bound);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("aqlm: a looked-up number depends on its own row and token only") {
+  const int n = 320, k = 200, strips = n / 16;
+  Codes c(n, k, 8, 2);
+  c.pack();
+  const auto x = normal_floats(static_cast<size_t>(kTokens) * k, 9);
+  for (const TestedTable& table : tested_tables()) {
+    CAPTURE(table.name);
+    const auto all = look_up(table.kernels, c, x, 0, kTokens, 0, strips);
+    for (int t = 0; t < kTokens; ++t)
+      for (int first = 0; first < n; first += 128) {
+        const int count = std::min(8, strips - first / 16);
+        const auto part = look_up(table.kernels, c, x, t, 1, first, count);
+        CHECK(same_bits(part.data(), all.data() + t * (n + 3) + first, static_cast<size_t>(16 * count)));
+        CHECK(part[static_cast<size_t>(16 * count)] == -1.0f);
+      }
+  }
+}
+
+TEST_CASE("aqlm: sizes that do not fit are refused") {
+  const Codes good(48, 64, 8, 2);
+  CHECK_NOTHROW(check_aqlm(good.matrix));
+  const auto refused = [&](const char* why, auto change) {
+    AqlmMatrix matrix = good.matrix;
+    change(matrix);
+    CHECK_THROWS_WITH_AS(check_aqlm(matrix), doctest::Contains(why), Error);
+  };
+  refused("bytes of codes", [](AqlmMatrix& m) { --m.code_bytes; });
+  refused("values in its codebooks", [](AqlmMatrix& m) { ++m.n_values; });
+  refused("scales", [](AqlmMatrix& m) { m.n_scales = 1; });
+  refused("a multiple of 8", [](AqlmMatrix& m) { m.k = 65; });
+  refused("groups of 4", [](AqlmMatrix& m) { m.group = 4; });
+  refused("codes of 17 bits", [](AqlmMatrix& m) { m.bits = 17; });
+  refused("0 codebooks", [](AqlmMatrix& m) { m.n_codebooks = 0; });
+  refused("must be positive", [](AqlmMatrix& m) { m.n = 0; });
+  WeightStore store(1);
+  CHECK_THROWS_WITH_AS(store.add_aqlm(good.matrix, Format::kF16, false), doctest::Contains("only as F32 or BF16"),
+                       Error);
+}
+
+TEST_CASE("aqlm: the shape decides who is looked up") {
+  CHECK(multiplied_by_table(Codes(1024, 64, 8, 2).matrix));
+  CHECK(!multiplied_by_table(Codes(1023, 64, 8, 2).matrix));
+  CHECK(!multiplied_by_table(Codes(1024, 64, 8, 1, 9).matrix));
+  CHECK(!multiplied_by_table(Codes(1024, 64, 8, 1, 7).matrix));
+}
