@@ -18,6 +18,21 @@
 namespace octavo::bench {
 namespace {
 
+// How weights are stored: in a format of the table, or as AQLM.
+struct Scheme {
+  std::string name;
+  Format format;
+  int n_codebooks = 0, bits = 0;  // AQLM
+
+  bool is_aqlm() const { return n_codebooks > 0; }
+  Multiply multiply() const { return is_aqlm() && bits == 8 ? Multiply::kF32 : multiply_of(format); }
+};
+
+Scheme scheme_of(const FormatRow& row) { return {row.name, row.format}; }
+Scheme aqlm(int n_codebooks, int bits) {
+  return {concat("AQLM-", n_codebooks, "x", bits), Format::kBF16, n_codebooks, bits};
+}
+
 enum class Kind : uint8_t { kPlain, kGated, kResidual };
 
 // One op: several matrices (n, k) over the same input.
@@ -52,16 +67,21 @@ constexpr double kPassOperations = 4e9;            // about what a pass over man
 // Copies of one op with weights of their own, so that each call finds them as cold as a model's layers are.
 class LinearModel {
  public:
-  LinearModel(const Linear& linear, Format format)
+  LinearModel(const Linear& linear, const Scheme& scheme)
       : linear_(linear), store_(usable_cpus()), inputs_(Format::kF32, 64, linear.k, 1.0f) {
-    for (const int n : linear.n) matrices_.emplace_back(format, n, linear.k);
+    for (const int n : linear.n) {
+      if (scheme.is_aqlm())
+        codes_.emplace_back(n, linear.k, scheme.n_codebooks, scheme.bits);
+      else
+        matrices_.emplace_back(scheme.format, n, linear.k);
+    }
     add_copy();
     for (const WeightId id : copies_[0]) copy_bytes_ += stored_bytes(store_.at(id));
     for (int64_t bytes = copy_bytes_; bytes < kColdBytes; bytes += copy_bytes_) add_copy();
     input_table_ = store_.add_embedding(inputs_.source());
     if (linear.kind == Kind::kResidual) residual_ = std::make_unique<RandomMatrix>(Format::kF32, 64, linear.n[0], 1.0f);
     if (residual_) residual_table_ = store_.add_embedding(residual_->source());
-    if (linear.kind == Kind::kGated) add_consumer(format);
+    if (linear.kind == Kind::kGated) add_consumer(scheme.format);
   }
 
   int64_t copy_bytes() const { return copy_bytes_; }
@@ -99,6 +119,7 @@ class LinearModel {
     std::vector<WeightId>& ids = copies_.emplace_back();
     for (const RandomMatrix& matrix : matrices_)
       ids.push_back(store_.add_linear(matrix.source(), matrix.format, false));
+    for (const RandomCodes& codes : codes_) ids.push_back(store_.add_aqlm(codes.matrix(), Format::kBF16, false));
   }
 
   // Somebody must want a gated linear's output, in the format that a model's next linear wants.
@@ -113,25 +134,26 @@ class LinearModel {
   RandomMatrix inputs_;
   std::unique_ptr<RandomMatrix> residual_;
   std::vector<RandomMatrix> matrices_;
+  std::vector<RandomCodes> codes_;
   std::vector<std::vector<WeightId>> copies_;
   int64_t copy_bytes_ = 0;
   WeightId input_table_ = -1, residual_table_ = -1, consumer_ = -1;
 };
 
 // The model of the row before, as long as rows differ in tokens and threads only.
-const LinearModel& model_for(const Linear& linear, Format format) {
+const LinearModel& model_for(const Linear& linear, const Scheme& scheme) {
   static std::unique_ptr<LinearModel> model;
-  static std::tuple<std::string, Format> key;
-  if (!model || key != std::tuple(linear.name, format)) {
+  static std::tuple<std::string, std::string> key;
+  if (!model || key != std::tuple(linear.name, scheme.name)) {
     model.reset();
-    model = std::make_unique<LinearModel>(linear, format);
-    key = {linear.name, format};
+    model = std::make_unique<LinearModel>(linear, scheme);
+    key = {linear.name, scheme.name};
   }
   return *model;
 }
 
-void bench_linear(benchmark::State& state, const Linear& linear, Format format, int n_tokens, int n_threads) {
-  const LinearModel& model = model_for(linear, format);
+void bench_linear(benchmark::State& state, const Linear& linear, const Scheme& scheme, int n_tokens, int n_threads) {
+  const LinearModel& model = model_for(linear, scheme);
   const int n_calls = model.n_calls(n_tokens);
   const Graph graph = model.graph(n_calls);
   PlanRunner runner(graph, n_threads, n_tokens, n_tokens, 0);
@@ -144,18 +166,18 @@ void bench_linear(benchmark::State& state, const Linear& linear, Format format, 
   const double seconds = times.mean() / n_calls;
   state.counters["s/call"] = seconds;
   count_bytes(state, static_cast<double>(model.copy_bytes()) / seconds, n_threads);
-  count_operations(state, 2.0 * static_cast<double>(linear.weights()) * n_tokens / seconds, multiply_of(format),
+  count_operations(state, 2.0 * static_cast<double>(linear.weights()) * n_tokens / seconds, scheme.multiply(),
                    n_threads);
 }
 
-void register_linear(const Linear& linear, Format format) {
-  if (linear.k % format_row(format).block_size != 0) return;
+void register_linear(const Linear& linear, const Scheme& scheme) {
+  if (linear.k % format_row(scheme.format).block_size != 0) return;
   for (const int n_tokens : {1, 4, 16, 64, 512}) {
     if (n_tokens > linear.max_tokens) continue;
     for (const int n_threads : thread_counts()) {
       const std::string name =
-          concat("gemm/", format_row(format).name, "/", linear.name, "/tokens:", n_tokens, "/threads:", n_threads);
-      benchmark::RegisterBenchmark(name.c_str(), bench_linear, linear, format, n_tokens, n_threads)
+          concat("gemm/", scheme.name, "/", linear.name, "/tokens:", n_tokens, "/threads:", n_threads);
+      benchmark::RegisterBenchmark(name.c_str(), bench_linear, linear, scheme, n_tokens, n_threads)
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond);
     }
@@ -169,6 +191,10 @@ int main(int argc, char** argv) {
   using namespace octavo;
   for (const FormatRow& row : all_formats())
     for (const bench::ModelShape& shape : bench::kShapes)
-      for (const bench::Linear& linear : bench::linears_of(shape)) bench::register_linear(linear, row.format);
+      for (const bench::Linear& linear : bench::linears_of(shape))
+        bench::register_linear(linear, bench::scheme_of(row));
+  for (const bench::Scheme& scheme :
+       {bench::aqlm(2, 8), bench::aqlm(1, 16), bench::scheme_of(format_row(Format::kQ8_0))})
+    for (const bench::Linear& linear : bench::linears_of(bench::kLlama2)) bench::register_linear(linear, scheme);
   return bench::run(argc, argv);
 }

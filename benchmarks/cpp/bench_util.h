@@ -46,8 +46,45 @@ struct RandomMatrix {
   SourceMatrix source() const { return {"random", format, n, k, rows.data(), rows.size()}; }
 };
 
+// The same in AQLM.
+struct RandomCodes {
+  int64_t n, k;
+  int n_codebooks, bits;
+  std::vector<uint8_t> codes;
+  std::vector<float> codebooks, scales;
+
+  RandomCodes(int64_t n_rows, int64_t n_columns, int books, int code_bits)
+      : n(n_rows), k(n_columns), n_codebooks(books), bits(code_bits), scales(static_cast<size_t>(n_rows), 0.02f) {
+    std::mt19937 random(7);
+    std::normal_distribution<float> weight;
+    codes.resize(static_cast<size_t>(n * k / kGroup * n_codebooks * (bits > 8 ? 2 : 1)));
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(random());
+    codebooks.resize(static_cast<size_t>(n_codebooks * kGroup) << bits);
+    for (float& value : codebooks) value = weight(random);
+  }
+
+  AqlmMatrix matrix() const {
+    return {"random",
+            n,
+            k,
+            kGroup,
+            n_codebooks,
+            bits,
+            codes.data(),
+            codes.size(),
+            codebooks.data(),
+            codebooks.size(),
+            scales.data(),
+            scales.size()};
+  }
+
+ private:
+  static constexpr int kGroup = 8;
+};
+
 // Bytes of a linear's weights as they lie in memory, padding included.
 inline int64_t stored_bytes(const Weight& weight) {
+  if (weight.aqlm != nullptr) return static_cast<int64_t>(weight.aqlm->code_bytes);
   if (weight.planes) return n_strips(weight.n) * plane_layout(weight.format, weight.k).bytes;
   return weight.n * static_cast<int64_t>(row_bytes(weight.format, weight.k));
 }

@@ -21,4 +21,7 @@ inline constexpr std::array kShapes = {
     ModelShape{"llama-3.2-1b", 16, 2048, 32, 8, 64, 8192, 128256, 5e5f},
 };
 
+// Whose AQLM checkpoints are the best known.
+inline constexpr ModelShape kLlama2{"llama-2-7b", 32, 4096, 32, 32, 128, 11008, 32000, 1e4f};
+
 }  // namespace octavo::bench

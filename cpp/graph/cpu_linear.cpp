@@ -48,9 +48,30 @@ const uint8_t* pack_panel(uint8_t* panel, const LinearPart& part, int first, int
   return panel;
 }
 
-// Strips [first, first + count) of a weight that is kept as codes.
-const uint8_t* decode_panel(uint8_t* panel, const LinearPart& part, int first, int count) {
-  decode_strips(panel, panel + count * part.strip_bytes, *part.weight, *part.weight->aqlm, first, first + count);
+// A strip's rows and those after it, of a weight with one codebook.
+AqlmVectors vectors_from(const Weight& weight, int first_strip) {
+  const AqlmMatrix& matrix = *weight.aqlm;
+  const int64_t first = int64_t{first_strip} * kStrip;
+  return {.codes = matrix.codes + first * matrix.row_code_bytes(),
+          .vectors = reinterpret_cast<const uint16_t*>(weight.data),
+          .row_bytes = matrix.row_code_bytes(),
+          .n_rows = static_cast<int>(matrix.n - first),
+          .bits = matrix.bits,
+          .group = matrix.group,
+          .k = static_cast<int>(matrix.k)};
+}
+
+// The planes of a chunk that is kept as codes; none where codes are multiplied as they are read.
+const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Chunk& chunk, int n_tokens) {
+  const Weight& weight = *chunk.part->weight;
+  const int first = chunk.first_strip;
+  if (weight.data == nullptr)
+    decode_strips(panel, panel + chunk.strips * chunk.part->strip_bytes, weight, *weight.aqlm, first,
+                  first + chunk.strips);
+  else if (kernels.aqlm_dot != nullptr && n_tokens <= kAqlmDotTokens)
+    return nullptr;
+  else
+    kernels.aqlm_decode(panel, vectors_from(weight, first), chunk.strips);
   return panel;
 }
 
@@ -72,7 +93,7 @@ void look_up(float* out, int64_t out_stride, const ActRows& act, const Step& ste
                             .act = act.first,
                             .act_stride = act.stride,
                             .codes = chunk.weights,
-                            .slab_bytes = aqlm_slab_bytes(matrix.n),
+                            .pair_bytes = aqlm_pair_bytes(matrix.n),
                             .codebooks = matrix.codebooks,
                             .n_codebooks = matrix.n_codebooks,
                             .group = matrix.group,
@@ -81,9 +102,16 @@ void look_up(float* out, int64_t out_stride, const ActRows& act, const Step& ste
                             .k = static_cast<int>(matrix.k)});
 }
 
-void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Chunk& chunk, int n) {
-  const int k = static_cast<int>(chunk.part->weight->k);
-  chunk.part->kernel.run({out, out_stride, act.first, act.stride, chunk.weights, n, chunk.strips, k});
+void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
+  const Weight& weight = *chunk.part->weight;
+  const LinearTask task{out,           out_stride, act.first,    act.stride,
+                        chunk.weights, n,          chunk.strips, static_cast<int>(weight.k)};
+  if (weight.by_table)
+    look_up(out, out_stride, act, step, chunk, n);
+  else if (chunk.weights == nullptr)
+    step.kernels->aqlm_dot(task, vectors_from(weight, chunk.first_strip));
+  else
+    chunk.part->kernel.run(task);
 }
 
 ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token) {
@@ -132,7 +160,7 @@ ActTargets input_rows(const Step& step, const OpCall& call, const Worker& worker
 void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n,
                       float* tile) {
   const int width = chunk.width();
-  run_kernel(tile, width, {act.first, act.stride / 2}, chunk, 2 * n);
+  run_kernel(tile, width, {act.first, act.stride / 2}, step, chunk, 2 * n);
   for (int t = 0; t < n; ++t)
     step.kernels->add(out + t * out_stride, tile + 2 * t * width, tile + (2 * t + 1) * width, width);
   add_bias(out, out_stride, step, chunk, n);
@@ -193,12 +221,12 @@ int count_chunks(const OpCall& call, int strips, int n_threads) {
 }
 
 // Chunk c of all parts, one after the other; of ranks one after the other, each with its share of every part.
-Chunk find_chunk(const OpCall& call, int c, int strips, const Worker& worker, uint8_t* panel) {
+Chunk find_chunk(const Step& step, const OpCall& call, int c, int strips, const Worker& worker, uint8_t* panel) {
   for (int rank = 0;; ++rank)
     for (const LinearPart& part : call.parts) {
       const int own = chunk_strips(part, strips, worker.n_threads);
       const RankShare share(chunks_of(part, own), worker, rank);
-      if (c < share.n) return open_chunk(part, (share.first + c) * own, own, panel);
+      if (c < share.n) return open_chunk(step, part, (share.first + c) * own, own, panel, step.n_rows);
       c -= share.n;
     }
 }
@@ -238,27 +266,24 @@ int64_t panel_bytes(const LinearPart& part) {
   return static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
 }
 
-Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) {
+Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips, uint8_t* panel, int n_tokens) {
   const int total = static_cast<int>(n_strips(part.weight->n));
   Chunk chunk{&part, first, std::min(strips, total - first), nullptr};
   if (part.weight->by_table)
-    chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * kAqlmTerms;
+    chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * 2;
   else if (part.native)
     chunk.weights = make_panel(panel, *part.weight, first, chunk.strips);
   else if (part.weight->in_file)
     chunk.weights = pack_panel(panel, part, first, chunk.strips);
   else if (part.weight->aqlm != nullptr)
-    chunk.weights = decode_panel(panel, part, first, chunk.strips);
+    chunk.weights = decode_chunk(panel, *step.kernels, chunk, n_tokens);
   else
     chunk.weights = part.weight->data + first * part.strip_bytes;
   return chunk;
 }
 
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
-  if (chunk.part->weight->by_table)
-    look_up(out, out_stride, act, step, chunk, n);
-  else
-    run_kernel(out, out_stride, act, chunk, n);
+  run_kernel(out, out_stride, act, step, chunk, n);
   if (chunk.part->weight->scales_outputs()) scale_rows(out, out_stride, step, chunk, n);
   add_bias(out, out_stride, step, chunk, n);
 }
@@ -315,10 +340,10 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
                  gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips, worker.n_threads));
   for (int c; (c = feed.take()) >= 0;) {
     // A gate and its `up` are one part: the same chunk of both.
-    const Chunk chunk =
-        gated ? open_chunk(call.parts[0], c * strips, strips, panel) : find_chunk(call, c, strips, worker, panel);
+    const Chunk chunk = gated ? open_chunk(step, call.parts[0], c * strips, strips, panel, step.n_rows)
+                              : find_chunk(step, call, c, strips, worker, panel);
     if (gated) {
-      const Chunk up = open_chunk(call.parts[1], c * strips, strips, second_panel);
+      const Chunk up = open_chunk(step, call.parts[1], c * strips, strips, second_panel, step.n_rows);
       activated_chunk(step, call, in, chunk, &up, tiles);
     } else if (call.epilogue == Epilogue::kActivate) {
       activated_chunk(step, call, in, chunk, nullptr, tiles);

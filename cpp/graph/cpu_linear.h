@@ -12,7 +12,7 @@ namespace octavo::cpu {
 inline constexpr int kTokenTile =
     48;  // the most at once: a multiple of the 4, 6 and 8 tokens that kernels take at once
 inline constexpr int kMaxChunkStrips = 16;  // 256 rows: one kQ8x256 group
-inline constexpr int64_t kTileFloats = int64_t{kTokenTile} * kMaxChunkStrips * kStrip;
+inline constexpr int64_t kTileFloats = int64_t{kTokenTile} * 1024;
 // Bytes in which emit_segment makes a quantised segment of n columns, any format.
 constexpr int64_t emit_stage_bytes(int64_t n) { return (n * 8 + 63) / 64 * 64; }
 inline constexpr int64_t kStageBytes = emit_stage_bytes(kMaxChunkStrips * kStrip);
@@ -22,7 +22,7 @@ struct Chunk {
   const LinearPart* part;
   int first_strip;
   int strips;
-  const uint8_t* weights;
+  const uint8_t* weights;  // null: aqlm_dot reads the codes
 
   int first() const { return first_strip * kStrip; }
   int width() const { return strips * kStrip; }
@@ -59,8 +59,8 @@ int chunks_of(const LinearPart& part, int strips);
 
 // Bytes of `panel` that open_chunk needs for this part.
 int64_t panel_bytes(const LinearPart& part);
-// The chunk of at most `strips` strips from strip `first` on.
-Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel);
+// The chunk of at most `strips` strips from strip `first` on, for so many tokens in all.
+Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips, uint8_t* panel, int n_tokens);
 
 // out[i] = activation row i times the chunk's weights, plus its bias.
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/thread_pool.h"
 #include "quant/aqlm_slabs.h"
+#include "quant/fmt_float.h"
 #include "quant/planes.h"
 
 namespace octavo {
@@ -159,17 +160,26 @@ WeightId WeightStore::leave_linear(const SourceMatrix& source, Format target) {
   return store(std::move(weight));
 }
 
-AqlmMatrix& WeightStore::keep_codebooks(const AqlmMatrix& matrix, bool transposed) {
-  auto* codebooks = reinterpret_cast<float*>(memory_.take(matrix.n_values * sizeof(float)));
-  auto* scales = reinterpret_cast<float*>(memory_.take(matrix.n_scales * sizeof(float)));
-  if (transposed)
-    transpose_codebooks(codebooks, matrix);
-  else
-    std::copy_n(matrix.codebooks, matrix.n_values, codebooks);
-  std::copy_n(matrix.scales, matrix.n_scales, scales);
+// A codebook of its own becomes bfloat16; those that are summed stay floats, in the order that is wanted.
+AqlmMatrix& WeightStore::keep_codebooks(Weight& weight, const AqlmMatrix& matrix) {
   AqlmMatrix& kept = aqlm_.emplace_back(matrix);
-  kept.codebooks = codebooks;
+  if (matrix.n_codebooks == 1 && weight.format == Format::kBF16 && !weight.by_table) {
+    uint8_t* vectors = memory_.take(matrix.n_values * 2);
+    quantize_bf16(vectors, matrix.codebooks, static_cast<int64_t>(matrix.n_values));
+    weight.data = vectors;
+    kept.codebooks = nullptr;
+  } else {
+    auto* codebooks = reinterpret_cast<float*>(memory_.take(matrix.n_values * sizeof(float)));
+    if (weight.by_table)
+      transpose_codebooks(codebooks, matrix);
+    else
+      std::copy_n(matrix.codebooks, matrix.n_values, codebooks);
+    kept.codebooks = codebooks;
+  }
+  auto* scales = reinterpret_cast<float*>(memory_.take(matrix.n_scales * sizeof(float)));
+  std::copy_n(matrix.scales, matrix.n_scales, scales);
   kept.scales = scales;
+  weight.aqlm = &kept;
   return kept;
 }
 
@@ -194,7 +204,7 @@ WeightId WeightStore::add_aqlm(const AqlmMatrix& matrix, Format target, bool map
 }
 
 void WeightStore::keep_codes(Weight& weight, const AqlmMatrix& matrix) {
-  AqlmMatrix& kept = keep_codebooks(matrix, false);
+  AqlmMatrix& kept = keep_codebooks(weight, matrix);
   uint8_t* codes = memory_.take(matrix.code_bytes);
   const int64_t strip = kStrip * matrix.row_code_bytes(), total = static_cast<int64_t>(matrix.code_bytes);
   for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
@@ -202,23 +212,21 @@ void WeightStore::keep_codes(Weight& weight, const AqlmMatrix& matrix) {
     std::memcpy(codes + first, matrix.codes + first, static_cast<size_t>(std::min(end * strip, total) - first));
   });
   kept.codes = codes;
-  weight.aqlm = &kept;
 }
 
 void WeightStore::keep_for_tables(Weight& weight, const AqlmMatrix& matrix) {
-  AqlmMatrix& kept = keep_codebooks(matrix, true);
-  uint8_t* slabs = memory_.take(static_cast<size_t>(aqlm_slabs(matrix) * aqlm_slab_bytes(matrix.n)));
+  AqlmMatrix& kept = keep_codebooks(weight, matrix);
+  uint8_t* slabs = memory_.take(static_cast<size_t>(aqlm_slabs(matrix) * (kAqlmTerms / 2) * aqlm_pair_bytes(matrix.n)));
   for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
     pack_aqlm_slabs(slabs, matrix, begin * kStrip, end * kStrip);
   });
   kept.codes = slabs;
-  weight.aqlm = &kept;
 }
 
 WeightId WeightStore::leave_aqlm(const AqlmMatrix& matrix, Format target) {
   Weight weight = linear_of(matrix, target);
   if (weight.by_table) return add_aqlm(matrix, target, true);
-  weight.aqlm = &keep_codebooks(matrix, false);
+  keep_codebooks(weight, matrix);
   return store(std::move(weight));
 }
 

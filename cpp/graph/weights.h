@@ -37,7 +37,8 @@ struct Weight {
   bool planes = false;  // linear: data is planes (quant/planes.h), else native rows
   // Linear with planes: data is rows of this format instead, and a chunk's planes are made when it is multiplied.
   std::optional<Format> in_file{};
-  // Linear: data is null, and a chunk's planes are made of codes when it is multiplied.
+  // Linear: a chunk's planes are made of codes when it is multiplied; data is the one codebook in bfloat16, or null
+  // where there are several or the target is F32.
   const AqlmMatrix* aqlm = nullptr;
   // Or no planes are made at all: codes and codebooks lie as KernelTable::aqlm_table reads them.
   bool by_table = false;
@@ -85,7 +86,7 @@ class WeightStore {
   // Gives all strips [begin, end) of a weight to threads of the crew that it will be multiplied by.
   template <class F>
   void for_strips(const Weight& weight, size_t scratch_bytes, F f) const;
-  AqlmMatrix& keep_codebooks(const AqlmMatrix& matrix, bool transposed);
+  AqlmMatrix& keep_codebooks(Weight& weight, const AqlmMatrix& matrix);
   void keep_codes(Weight& weight, const AqlmMatrix& matrix);
   void keep_for_tables(Weight& weight, const AqlmMatrix& matrix);
   WeightId store(Weight weight);

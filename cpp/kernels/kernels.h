@@ -37,8 +37,8 @@ struct AqlmTask {
   int64_t out_stride;      // floats from one token to the next
   const uint8_t* act;      // rows of floats
   int64_t act_stride;      // bytes from one token to the next
-  const uint8_t* codes;    // of the first row's block in slab 0
-  int64_t slab_bytes;      // from one slab to the next
+  const uint8_t* codes;    // of the first row's block (quant/aqlm_slabs.h)
+  int64_t pair_bytes;      // from one pair of terms to the next
   const float* codebooks;  // (n_codebooks, group, 256)
   int n_codebooks;
   int group;
@@ -46,6 +46,18 @@ struct AqlmTask {
   int n_strips;
   int k;
 };
+
+// Rows of AQLM codes for one codebook.
+struct AqlmVectors {
+  const uint8_t* codes;     // (n_rows, k / group) of one byte up to 8 bits, else of two
+  const uint16_t* vectors;  // (1 << bits, group) bfloat16
+  int64_t row_bytes;
+  int n_rows;
+  int bits;
+  int group;
+  int k;
+};
+inline constexpr int kAqlmDotTokens = 4;  // the most that aqlm_dot takes
 
 // How keys and values are stored: kBF16 rounds to bfloat16; kF32 is exact.
 enum class KvType : uint8_t { kF32, kBF16 };
@@ -100,6 +112,10 @@ struct KernelTable {
   std::array<LinearKernel, kFormatCount> linear;
 
   void (*aqlm_table)(const AqlmTask&);
+  // BF16 planes of codes; lanes past the last row repeat it.
+  void (*aqlm_decode)(uint8_t* planes, const AqlmVectors&, int n_strips);
+  // The BF16 kernel's products with such planes, without making them; null: there is none.
+  void (*aqlm_dot)(const LinearTask&, const AqlmVectors&);
 
   // out = x / sqrt(mean(x^2) + eps) * weight; out may be x.
   void (*rms_norm)(float* out, const float* x, const float* weight, int n, float eps);

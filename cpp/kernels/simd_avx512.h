@@ -184,11 +184,10 @@ inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
 
 #ifdef OCTAVO_SIMD_BF16
 // acc + even * even + odd * odd over kLanes pairs of bfloat16 (vdpbf16ps).
-inline Vf dot_bf16(Vf acc, const uint16_t* weights, const uint16_t* act_pair) {
+inline Vf dot_bf16(Vf acc, Vi weights, const void* act_pair) {
   int32_t pair;
   __builtin_memcpy(&pair, act_pair, sizeof(pair));
-  return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(_mm512_loadu_si512(weights)),
-                          reinterpret_cast<__m512bh>(set1i(pair)));
+  return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(weights), reinterpret_cast<__m512bh>(set1i(pair)));
 }
 #endif
 

@@ -2,15 +2,19 @@
 // packing against decoding; what does not fit is refused.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <random>
 #include <vector>
 
 #include "base/check.h"
+#include "base/dtype.h"
 #include "graph/weights.h"
 #include "kernel_tables.h"
 #include "quant/aqlm.h"
 #include "quant/aqlm_slabs.h"
+#include "quant/planes.h"
 
 using namespace octavo;
 
@@ -43,7 +47,7 @@ struct Codes {
     matrix.n_scales = scales.size();
   }
   void pack() {
-    slabs.assign(static_cast<size_t>(aqlm_slabs(matrix) * aqlm_slab_bytes(matrix.n)), 0);
+    slabs.assign(static_cast<size_t>(aqlm_slabs(matrix) * (kAqlmTerms / 2) * aqlm_pair_bytes(matrix.n)), 0);
     pack_aqlm_slabs(slabs.data(), matrix, 0, matrix.n);
     transposed.resize(codebooks.size());
     transpose_codebooks(transposed.data(), matrix);
@@ -64,8 +68,8 @@ std::vector<float> look_up(const KernelTable& kernels, const Codes& c, const std
                       .out_stride = stride,
                       .act = reinterpret_cast<const uint8_t*>(x.data() + token * c.matrix.k),
                       .act_stride = c.matrix.k * 4,
-                      .codes = c.slabs.data() + first * kAqlmTerms,
-                      .slab_bytes = aqlm_slab_bytes(c.matrix.n),
+                      .codes = c.slabs.data() + first * 2,
+                      .pair_bytes = aqlm_pair_bytes(c.matrix.n),
                       .codebooks = c.transposed.data(),
                       .n_codebooks = c.matrix.n_codebooks,
                       .group = c.matrix.group,
@@ -136,6 +140,50 @@ TEST_CASE("aqlm: a looked-up number depends on its own row and token only") {
         CHECK(same_bits(part.data(), all.data() + t * (n + 3) + first, static_cast<size_t>(16 * count)));
         CHECK(part[static_cast<size_t>(16 * count)] == -1.0f);
       }
+  }
+}
+
+TEST_CASE("aqlm: vectors of one codebook become the planes of their rows in bfloat16") {
+  for (const auto& [n, k, group, bits] :
+       std::vector<std::array<int, 4>>{{40, 72, 8, 16}, {16, 96, 16, 11}, {35, 64, 32, 8}, {7, 32, 8, 3}}) {
+    const Codes c(n, k, group, 1, bits);
+    std::vector<uint16_t> vectors(c.codebooks.size());
+    for (size_t i = 0; i < vectors.size(); ++i) vectors[i] = float_to_bf16(c.codebooks[i]);
+    const int64_t strip_bytes = plane_layout(Format::kBF16, k).bytes;
+    const int strips = static_cast<int>(n_strips(n));
+    const AqlmVectors rows{c.codes.data(), vectors.data(), c.matrix.row_code_bytes(), n, bits, group, k};
+    std::vector<uint16_t> native(static_cast<size_t>(16 * strips) * k);
+    for (int r = 0; r < 16 * strips; ++r) {
+      const auto weights = c.row(std::min(r, n - 1));
+      for (int i = 0; i < k; ++i) native[static_cast<size_t>(r * k + i)] = float_to_bf16(weights[i]);
+    }
+    std::vector<uint8_t> expected(static_cast<size_t>(strip_bytes * strips));
+    repack(expected.data(), reinterpret_cast<const uint8_t*>(native.data()), Format::kBF16, 16 * strips, k, 0, strips);
+    for (const TestedTable& table : tested_tables()) {
+      CAPTURE(table.name);
+      std::vector<uint8_t> planes(expected.size());
+      table.kernels.aqlm_decode(planes.data(), rows, strips);
+      CHECK(planes == expected);
+      if (table.kernels.aqlm_dot == nullptr) continue;
+      std::vector<uint16_t> x(static_cast<size_t>(kAqlmDotTokens * k));
+      const auto floats = normal_floats(x.size(), 4);
+      for (size_t i = 0; i < x.size(); ++i) x[i] = float_to_bf16(floats[i]);
+      for (int tokens = 1; tokens <= kAqlmDotTokens; ++tokens) {
+        std::vector<float> decoded(static_cast<size_t>(tokens * strips * 16)), direct(decoded.size());
+        LinearTask task{decoded.data(),
+                        strips * 16,
+                        reinterpret_cast<const uint8_t*>(x.data()),
+                        2 * k,
+                        planes.data(),
+                        tokens,
+                        strips,
+                        k};
+        table.kernels.linear[static_cast<size_t>(Format::kBF16)].run(task);
+        task.out = direct.data();
+        table.kernels.aqlm_dot(task, rows);
+        CHECK(same_bits(decoded.data(), direct.data(), decoded.size()));
+      }
+    }
   }
 }
 

@@ -15,26 +15,61 @@ namespace {
 
 constexpr int kEntries = 256;  // of a codebook, and so of a table
 
+// products[term][j] (+)= x[group][8] times eight components of vector j, for kGroups groups of x that lie `stride`
+// apart; returns the largest.
+template <int kGroups>
+inline Vf add_products(float* const (&products)[kGroups], const float* components, const float* x, int stride,
+                       bool first) {
+  Vf value[kGroups][8], largest = zero();
+  OCTAVO_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    OCTAVO_UNROLL
+    for (int u = 0; u < 8; ++u) value[g][u] = set1(x[g * stride + u]);
+  }
+  for (int j = 0; j < kEntries; j += kLanes) {
+    Vf sum[kGroups];
+    OCTAVO_UNROLL
+    for (int g = 0; g < kGroups; ++g) sum[g] = first ? zero() : load(products[g] + j);
+    OCTAVO_UNROLL
+    for (int u = 0; u < 8; ++u) {
+      const Vf component = load(components + u * kEntries + j);
+      OCTAVO_UNROLL
+      for (int g = 0; g < kGroups; ++g) sum[g] = fma(component, value[g][u], sum[g]);
+    }
+    OCTAVO_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      store(products[g] + j, sum[g]);
+      largest = max(largest, abs(sum[g]));
+    }
+  }
+  return largest;
+}
+
+template <int kN>
+struct Count {
+  static constexpr int value = kN;
+};
+constexpr int kPairOfGroups = kLanes == 16 ? 2 : 1;  // as registers allow
+
 // products[term][j] = x[group of the term] times vector j, for all terms of a slab; returns the largest.
 inline float table_products(float (&products)[kAqlmTerms][kEntries], const AqlmTask& task, const float* x,
                             int n_groups) {
   Vf largest = zero();
-  for (int g = 0; g < n_groups; ++g) {
-    for (int c = 0; c < task.n_codebooks; ++c) {
-      float* out = products[g * task.n_codebooks + c];
-      const float* book = task.codebooks + int64_t{c} * task.group * kEntries;
-      for (int i = 0; i < task.group; i += 8) {
-        Vf value[8];
-        OCTAVO_UNROLL
-        for (int u = 0; u < 8; ++u) value[u] = set1(x[g * task.group + i + u]);
-        for (int j = 0; j < kEntries; j += kLanes) {
-          Vf sum = i == 0 ? zero() : load(out + j);
-          OCTAVO_UNROLL
-          for (int u = 0; u < 8; ++u) sum = fma(load(book + (i + u) * kEntries + j), value[u], sum);
-          store(out + j, sum);
-          if (i + 8 == task.group) largest = max(largest, abs(sum));
+  for (int c = 0; c < task.n_codebooks; ++c) {
+    const float* book = task.codebooks + int64_t{c} * task.group * kEntries;
+    for (int i = 0; i < task.group; i += 8) {
+      int g = 0;
+      const auto add = [&](auto groups) {
+        constexpr int kGroups = decltype(groups)::value;
+        for (; g + kGroups <= n_groups; g += kGroups) {
+          float* out[kGroups];
+          for (int p = 0; p < kGroups; ++p) out[p] = products[(g + p) * task.n_codebooks + c];
+          const Vf top = add_products<kGroups>(out, book + i * kEntries, x + g * task.group + i, task.group, i == 0);
+          if (i + 8 == task.group) largest = max(largest, top);
         }
-      }
+      };
+      add(Count<kPairOfGroups>());
+      add(Count<1>());
     }
   }
   return reduce_max(largest);
@@ -90,18 +125,20 @@ struct TablePlanes {
   }
 };
 
+constexpr int kPairsAhead = 4;  // that are fetched from memory before they are looked up
+
 // sums[row] (+)= the entries of two terms, for blocks of 64 rows.
 template <bool kFirst>
-inline void add_terms(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t ahead, int n_blocks) {
+inline void add_terms(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t pair_bytes, int n_blocks) {
   const TablePlanes first(tables[0]), second(tables[1]);
-  for (int b = 0; b < n_blocks; ++b, codes += kAqlmTerms * 64, sums += 64) {
+  for (int b = 0; b < n_blocks; ++b, codes += 128, sums += 64) {
     __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
     if constexpr (!kFirst) {
       sum[0] = _mm512_load_si512(sums);
       sum[1] = _mm512_load_si512(sums + 32);
     }
-    __builtin_prefetch(codes + ahead);
-    __builtin_prefetch(codes + ahead + 64);
+    __builtin_prefetch(codes + kPairsAhead * pair_bytes, 0, 2);
+    __builtin_prefetch(codes + kPairsAhead * pair_bytes + 64, 0, 2);
     first.add(sum, codes);
     second.add(sum, codes + 64);
     _mm512_store_si512(sums, sum[0]);
@@ -109,9 +146,10 @@ inline void add_terms(int16_t* sums, const Table* tables, const uint8_t* codes, 
   }
 }
 
-inline void add_slab(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t ahead, int n_blocks) {
-  add_terms<true>(sums, tables, codes, ahead, n_blocks);
-  for (int t = 2; t < kAqlmTerms; t += 2) add_terms<false>(sums, tables + t, codes + t * 64, ahead, n_blocks);
+inline void add_slab(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t pair_bytes, int n_blocks) {
+  add_terms<true>(sums, tables, codes, pair_bytes, n_blocks);
+  for (int t = 2; t < kAqlmTerms; t += 2)
+    add_terms<false>(sums, tables + t, codes + t / 2 * pair_bytes, pair_bytes, n_blocks);
 }
 
 inline Vf sums_of(const int16_t* sums) {
@@ -128,12 +166,13 @@ inline void fill_table(Table& table, const float (&products)[kEntries], float in
   for (int j = 0; j < kEntries; ++j) table.entries[j] = static_cast<int16_t>(rounded[j]);
 }
 
-inline void add_slab(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t, int n_blocks) {
-  for (int b = 0; b < n_blocks; ++b, codes += kAqlmTerms * 64, sums += 64) {
+inline void add_slab(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t pair_bytes, int n_blocks) {
+  for (int b = 0; b < n_blocks; ++b, codes += 128, sums += 64) {
     for (int row = 0; row < 64; ++row) {
       const uint8_t* at = codes + aqlm_slot(row);
       int sum = 0;
-      for (int t = 0; t < kAqlmTerms; ++t) sum += tables[t].entries[at[t * 64]];
+      for (int t = 0; t < kAqlmTerms; t += 2, at += pair_bytes)
+        sum += tables[t].entries[at[0]] + tables[t + 1].entries[at[64]];
       sums[row] = static_cast<int16_t>(sum);
     }
   }
@@ -163,13 +202,13 @@ void aqlm_table(const AqlmTask& task) {
   for (int group = 0, slab = 0; group < n_groups; group += slab_groups, ++slab) {
     const int here = n_groups - group < slab_groups ? n_groups - group : slab_groups;
     if (here < slab_groups) __builtin_memset(products, 0, sizeof(products));
-    const uint8_t* codes = task.codes + slab * task.slab_bytes;
+    const uint8_t* codes = task.codes + slab * (kAqlmTerms / 2) * task.pair_bytes;
     for (int t = 0; t < task.n_tokens; ++t) {
       const auto* x = reinterpret_cast<const float*>(task.act + t * task.act_stride) + int64_t{group} * task.group;
       const float largest = table_products(products, task, x, here);
       const float inverse = largest > 1e-30f ? limit / largest : 0.0f;
       for (int i = 0; i < kAqlmTerms; ++i) fill_table(tables[i], products[i], inverse);
-      add_slab(sums, tables, codes, t == 0 ? task.slab_bytes : 0, n_blocks);
+      add_slab(sums, tables, codes, task.pair_bytes, n_blocks);
       flush_slab(task.out + t * task.out_stride, sums, largest / limit, slab == 0, n_rows);
     }
   }

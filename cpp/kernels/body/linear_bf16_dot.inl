@@ -19,8 +19,8 @@ void bf16_tile(const LinearTask& task, int token, int strip) {
   for (int pair = 0; pair < (task.k + 1) / 2; ++pair)
     for (int s = 0; s < kStrips; ++s)
       for (int t = 0; t < kTokens; ++t)
-        acc[t][s] = dot_bf16(acc[t][s], reinterpret_cast<const uint16_t*>(weights + s * strip_bytes + pair * 64),
-                             reinterpret_cast<const uint16_t*>(act + t * task.act_stride + pair * 4));
+        acc[t][s] = dot_bf16(acc[t][s], load_bytes(weights + s * strip_bytes + pair * 64),
+                             act + t * task.act_stride + pair * 4);
   for (int t = 0; t < kTokens; ++t)
     for (int s = 0; s < kStrips; ++s) store(task.out + (token + t) * task.out_stride + (strip + s) * 16, acc[t][s]);
 }

@@ -19,6 +19,8 @@ const KernelTable OCTAVO_TABLE = {
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q6_K},
     }},
     .aqlm_table = aqlm_table,
+    .aqlm_decode = aqlm_decode,
+    .aqlm_dot = OCTAVO_AQLM_DOT,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .quantize_act = {{copy_f32, quantize_bf16, quantize_q8x32, quantize_q8x256}},

@@ -3,6 +3,7 @@
 #define OCTAVO_TABLE kTableAvx2
 #include "kernels/body/activation.inl"
 #include "kernels/body/aqlm_table.inl"
+#include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"
@@ -10,6 +11,7 @@
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx2
+#define OCTAVO_AQLM_DOT nullptr
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
 #include "kernels/body/table_q8.inl"

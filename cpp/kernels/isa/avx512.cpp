@@ -7,6 +7,7 @@
 #endif
 #include "kernels/body/activation.inl"
 #include "kernels/body/aqlm_table.inl"
+#include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"
@@ -14,6 +15,7 @@
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx512
+#define OCTAVO_AQLM_DOT nullptr
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
 #include "kernels/body/table_q8.inl"

@@ -9,6 +9,7 @@
 #endif
 #include "kernels/body/activation.inl"
 #include "kernels/body/aqlm_table.inl"
+#include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_bf16_dot.inl"
@@ -17,6 +18,7 @@
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx512Bf16
+#define OCTAVO_AQLM_DOT aqlm_dot
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kBF16, linear_bf16_dot }
 #include "kernels/body/table_q8.inl"

@@ -8,6 +8,7 @@
 #endif
 #include "kernels/body/activation.inl"
 #include "kernels/body/aqlm_table.inl"
+#include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"
@@ -15,6 +16,7 @@
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx512Vnni
+#define OCTAVO_AQLM_DOT nullptr
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
 #include "kernels/body/table_q8.inl"

@@ -2,6 +2,7 @@
 #define OCTAVO_TABLE kTableScalar
 #include "kernels/body/activation.inl"
 #include "kernels/body/aqlm_table.inl"
+#include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"
@@ -9,6 +10,7 @@
 #include "kernels/body/linear_q8x32_scalar.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kScalar
+#define OCTAVO_AQLM_DOT nullptr
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
 #define OCTAVO_LINEAR_Q4_0 scalar_q4_0

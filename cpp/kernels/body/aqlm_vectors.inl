@@ -1,0 +1,132 @@
+// AQLM with one codebook of bfloat16 vectors: codes to BF16 planes, and for few tokens straight to products.
+
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/simd.h"
+
+namespace octavo {
+namespace {
+
+// The rows of a strip; those past the last row repeat it.
+template <class Code, bool kWhole>
+struct CodeRows {
+  const uint8_t* codes;
+  const uint16_t* vectors;
+  int64_t row_bytes;
+  int last, shift;  // the last row; of a group's number to its weights
+  Code mask;
+
+  CodeRows(const AqlmVectors& v, int strip)
+      : codes(v.codes + strip * 16 * v.row_bytes),
+        vectors(v.vectors),
+        row_bytes(v.row_bytes),
+        last(v.n_rows - 1 - strip * 16),
+        shift(v.group == 8    ? 3
+              : v.group == 16 ? 4
+                              : 5),
+        mask(static_cast<Code>((1u << v.bits) - 1)) {}
+
+  // Eight weights of a row, from a multiple of eight on.
+  const uint16_t* eight(int row, int k) const {
+    const int at = kWhole || row < last ? row : last;
+    Code code;
+    __builtin_memcpy(&code, codes + at * row_bytes + (k >> shift) * int{sizeof(Code)}, sizeof(Code));
+    return vectors + (static_cast<int64_t>(code & mask) << shift) + (k & ((1 << shift) - 1));
+  }
+};
+
+// Calls f with the rows of each strip.
+template <class F>
+inline void for_strips(const AqlmVectors& v, int n_strips, F f) {
+  for (int s = 0; s < n_strips; ++s) {
+    const bool whole = (s + 1) * 16 <= v.n_rows;
+    if (v.bits > 8 && whole)
+      f(s, CodeRows<uint16_t, true>(v, s));
+    else if (v.bits > 8)
+      f(s, CodeRows<uint16_t, false>(v, s));
+    else
+      f(s, CodeRows<uint8_t, false>(v, s));
+  }
+}
+
+#ifdef OCTAVO_SIMD_AVX512
+// Eight columns of a strip: four plane lines.
+struct EightColumns {
+  Vi lines[4];
+
+  template <class Rows>
+  EightColumns(const Rows& codes, int k) {
+    Vi rows[4];  // lane q of rows[i]: row 4 * q + i
+    OCTAVO_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const auto eight = [&](int q) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes.eight(4 * q + i, k)));
+      };
+      rows[i] = _mm512_inserti32x4(_mm512_castsi128_si512(eight(0)), eight(1), 1);
+      rows[i] = _mm512_inserti32x4(_mm512_inserti32x4(rows[i], eight(2), 2), eight(3), 3);
+    }
+    const Vi low01 = _mm512_unpacklo_epi32(rows[0], rows[1]), low23 = _mm512_unpacklo_epi32(rows[2], rows[3]);
+    const Vi high01 = _mm512_unpackhi_epi32(rows[0], rows[1]), high23 = _mm512_unpackhi_epi32(rows[2], rows[3]);
+    lines[0] = _mm512_unpacklo_epi64(low01, low23);
+    lines[1] = _mm512_unpackhi_epi64(low01, low23);
+    lines[2] = _mm512_unpacklo_epi64(high01, high23);
+    lines[3] = _mm512_unpackhi_epi64(high01, high23);
+  }
+};
+
+void aqlm_decode(uint8_t* planes, const AqlmVectors& v, int n_strips) {
+  for_strips(v, n_strips, [&](int, const auto& rows) {
+    for (int k = 0; k < v.k; k += 8, planes += 256) {
+      const EightColumns columns(rows, k);
+      OCTAVO_UNROLL
+      for (int i = 0; i < 4; ++i) _mm512_storeu_si512(planes + i * 64, columns.lines[i]);
+    }
+  });
+}
+#else
+void aqlm_decode(uint8_t* planes, const AqlmVectors& v, int n_strips) {
+  for_strips(v, n_strips, [&](int, const auto& rows) {
+    for (int k = 0; k < v.k; k += 8, planes += 256)
+      for (int row = 0; row < 16; ++row) {
+        const uint16_t* eight = rows.eight(row, k);
+        for (int i = 0; i < 4; ++i) __builtin_memcpy(planes + i * 64 + row * 4, eight + i * 2, 4);
+      }
+  });
+}
+#endif
+
+#ifdef OCTAVO_SIMD_BF16
+template <int kTokens>
+void dot_vectors(const LinearTask& task, const AqlmVectors& v) {
+  for_strips(v, task.n_strips, [&](int strip, const auto& rows) {
+    Vf acc[kTokens];
+    OCTAVO_UNROLL
+    for (Vf& sum : acc) sum = zero();
+    for (int k = 0; k < v.k; k += 8) {
+      const EightColumns columns(rows, k);
+      OCTAVO_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        OCTAVO_UNROLL
+        for (int t = 0; t < kTokens; ++t)
+          acc[t] = dot_bf16(acc[t], columns.lines[i], task.act + t * task.act_stride + (k + 2 * i) * 2);
+      }
+    }
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) store(task.out + t * task.out_stride + strip * 16, acc[t]);
+  });
+}
+
+// The same chains as decoding first, so the same bits.
+void aqlm_dot(const LinearTask& task, const AqlmVectors& v) {
+  switch (task.n_tokens) {
+    case 1: return dot_vectors<1>(task, v);
+    case 2: return dot_vectors<2>(task, v);
+    case 3: return dot_vectors<3>(task, v);
+    case 4: return dot_vectors<4>(task, v);
+  }
+}
+#endif
+
+}  // namespace
+}  // namespace octavo
