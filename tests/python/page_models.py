@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aqlm_folders import Scheme, make_aqlm
 from pooling_folders import save_model, write_modules, write_tokenizer
 
 _COMMIT = "0" * 40
@@ -117,10 +118,33 @@ def _xlm_roberta(folder: Path) -> dict[str, Any]:
     return _saved(folder, "XLMRobertaForSequenceClassification", config, "float32")
 
 
+def _aqlm(name: str, scheme: Scheme, *, legacy: bool = False) -> Callable[[Path], dict[str, Any]]:
+    """ISTA-DASLab's checkpoints: fp16, the tokenizer's files beside them, Mixtral's routers among what is kept."""
+
+    def write(folder: Path) -> dict[str, Any]:
+        write_tokenizer(folder, single="<s> $A", pair="<s> $A </s> $B", **_NAMED)
+        config = {**_DECODER, "tie_word_embeddings": False, "max_position_embeddings": 256, "rms_norm_eps": 1e-05}
+        config |= {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+        if name == "Mixtral":
+            config |= {"num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": None}
+        saved = _saved(folder, f"{name}ForCausalLM", config, "float16")
+        (folder / "config.json").write_text(json.dumps(saved))
+        make_aqlm(folder, folder, scheme, legacy=legacy)
+        quantised: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        return quantised
+
+    return write
+
+
 _MODELS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "facebook/opt-125m": _opt,
     "meta-llama/Llama-3.2-1B-Instruct": _llama,
     "jason9693/Qwen2.5-1.5B-apeach": _qwen2,
     "intfloat/e5-mistral-7b-instruct": _mistral,
     "BAAI/bge-reranker-v2-m3": _xlm_roberta,
+    "ISTA-DASLab/Llama-2-7b-AQLM-2Bit-1x16-hf": _aqlm("Llama", Scheme(1, 16), legacy=True),
+    "ISTA-DASLab/Llama-2-7b-AQLM-2Bit-2x8-hf": _aqlm("Llama", Scheme(2, 8)),
+    "ISTA-DASLab/Llama-2-13b-AQLM-2Bit-1x16-hf": _aqlm("Llama", Scheme(1, 16)),
+    "ISTA-DASLab/Mixtral-8x7b-AQLM-2Bit-1x16-hf": _aqlm("Mixtral", Scheme(1, 16)),
+    "BlackSamorez/TinyLlama-1_1B-Chat-v1_0-AQLM-2Bit-1x16-hf": _aqlm("Llama", Scheme(1, 16)),
 }

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import smollm2
+from aqlm_folders import dequantise
 from octavo import EngineArgs
 from page_models import add_page_model
 
@@ -149,6 +150,35 @@ def test_basic(way: str, page_model: Any, tmp_path: Path) -> None:
     home, _ = page_model("facebook/opt-125m")
     text = run(way, "basic", home, tmp_path)
     assert text.count("Prompt: ") == text.count("Output: ") == 4
+
+
+AQLM = [
+    "ISTA-DASLab/Llama-2-7b-AQLM-2Bit-1x16-hf",
+    "ISTA-DASLab/Llama-2-7b-AQLM-2Bit-2x8-hf",
+    "ISTA-DASLab/Llama-2-13b-AQLM-2Bit-1x16-hf",
+    "ISTA-DASLab/Mixtral-8x7b-AQLM-2Bit-1x16-hf",
+    "BlackSamorez/TinyLlama-1_1B-Chat-v1_0-AQLM-2Bit-1x16-hf",
+]
+
+
+@pytest.mark.parametrize("name", AQLM)
+def test_generate_with_the_pages_aqlm_models(name: str, page_model: Any, tmp_path: Path) -> None:
+    """By name, from a cache in the published layout; held against what the aqlm package dequantises."""
+    import torch
+
+    home, folder = page_model(name)
+    options = ("--model", name, "--tensor-parallel-size", "2", "--max-tokens", "6", "--temperature", "0")
+    text = run("page", "generate", home, tmp_path, *EXACT, *options)
+    twin = dequantise(folder, tmp_path)
+    for file in folder.glob("tokenizer*"):
+        (twin / file.name).write_bytes(file.read_bytes())
+    model, tokenizer = loaded(twin, "AutoModelForCausalLM")
+    found = re.findall(r"Prompt: ('.*?'), Generated text: (.*)", text)
+    assert [ast.literal_eval(prompt) for prompt, _ in found] == PROMPTS
+    for prompt, generated in found:
+        ids = tokenizer(ast.literal_eval(prompt)).input_ids
+        output = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False)[0, len(ids) :]
+        assert ast.literal_eval(generated) == tokenizer.decode(output, skip_special_tokens=True)
 
 
 def test_as_vllm_takes_the_models_generation_config(page_model: Any, tmp_path: Path) -> None:
