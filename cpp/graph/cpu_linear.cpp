@@ -13,6 +13,7 @@ namespace {
 constexpr int kOwnRows = 2;     // up to so many, every thread norms its input itself
 constexpr int kManyTokens = 8;  // from here chunks are kWideChunk strips
 constexpr int kWideChunk = 4, kNarrowChunk = 2;
+constexpr int kTokensToShare = 16;  // from so many for each thread, tables are made for all rows
 
 bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
 
@@ -62,13 +63,13 @@ AqlmVectors vectors_from(const Weight& weight, int first_strip) {
 }
 
 // The planes of a chunk that is kept as codes; none where codes are multiplied as they are read.
-const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Chunk& chunk, int n_tokens) {
+const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Chunk& chunk) {
   const Weight& weight = *chunk.part->weight;
   const int first = chunk.first_strip;
   if (weight.data == nullptr)
     decode_strips(panel, panel + chunk.strips * chunk.part->strip_bytes, weight, *weight.aqlm, first,
                   first + chunk.strips);
-  else if (kernels.aqlm_dot != nullptr && n_tokens <= kAqlmDotTokens)
+  else if (kernels.aqlm_dot != nullptr && chunk.tokens.end - chunk.tokens.begin <= kAqlmDotTokens)
     return nullptr;
   else
     kernels.aqlm_decode(panel, vectors_from(weight, first), chunk.strips);
@@ -169,9 +170,9 @@ void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const 
 void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
   const Rows& rows = chunk.part->out;
   const bool refined = call.refined && is_quantized(chunk.part->kernel.act);
-  for (int token = 0; token < step.n_rows; token += chunk.token_tile()) {
+  for (int token = chunk.tokens.begin; token < chunk.tokens.end; token += chunk.token_tile()) {
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
-    const int n = std::min(chunk.token_tile(), step.n_rows - token);
+    const int n = std::min(chunk.token_tile(), chunk.tokens.end - token);
     const ActRows act = rows_from(in, chunk, token);
     if (refined)
       multiply_refined(out, rows.stride / 4, act, step, chunk, n, tile);
@@ -183,8 +184,8 @@ void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, con
 void residual_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
   const int first = chunk.first_strip * kStrip, width = chunk.strips * kStrip;
   const int valid = std::min(width, static_cast<int>(chunk.part->weight->n) - first);
-  for (int token = 0; token < step.n_rows; token += chunk.token_tile()) {
-    const int n = std::min(chunk.token_tile(), step.n_rows - token);
+  for (int token = chunk.tokens.begin; token < chunk.tokens.end; token += chunk.token_tile()) {
+    const int n = std::min(chunk.token_tile(), chunk.tokens.end - token);
     multiply(tile, width, rows_from(in, chunk, token), step, chunk, n);
     for (int t = 0; t < n; ++t)
       step.kernels->add(step.row<float>(chunk.part->out, token + t) + first,
@@ -199,8 +200,8 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
   const int width = gate.width(), valid = gate.valid();
   float *gates = tiles, *ups = tiles + kTileFloats;
   auto* stage = reinterpret_cast<uint8_t*>(tiles + 2 * kTileFloats);
-  for (int token = 0; token < step.n_rows; token += gate.token_tile()) {
-    const int n = std::min(gate.token_tile(), step.n_rows - token);
+  for (int token = gate.tokens.begin; token < gate.tokens.end; token += gate.token_tile()) {
+    const int n = std::min(gate.token_tile(), gate.tokens.end - token);
     multiply(gates, width, rows_from(in, gate, token), step, gate, n);
     if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), step, *up, n);
     for (int t = 0; t < n; ++t) {
@@ -214,19 +215,39 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
   }
 }
 
-int count_chunks(const OpCall& call, int strips, int n_threads) {
+// How a call is cut into chunks: rows for so many threads, and tokens.
+struct Cut {
+  int strips;
+  int n_threads;
+  int token_parts;
+};
+
+// Where all parts look up in tables, threads share many tokens rather than the rows: each table is made once.
+Cut cut_of(const OpCall& call, int n_tokens, int n_threads) {
+  Cut cut{chunk_strips(activates(call) ? &call.out : nullptr, n_tokens), n_threads, 1};
+  const bool tables =
+      std::all_of(call.parts.begin(), call.parts.end(), [](const LinearPart& part) { return part.weight->by_table; });
+  if (tables && n_tokens >= kTokensToShare * n_threads)
+    cut = {cut.strips, 1, std::min(4 * n_threads, n_tokens / kTokensToShare)};
+  if (call.epilogue == Epilogue::kGate) cut.strips = common_strips(call.parts, cut.strips, cut.n_threads);
+  return cut;
+}
+
+int count_chunks(const OpCall& call, const Cut& cut) {
+  if (call.epilogue == Epilogue::kGate) return chunks_of(call.parts[0], cut.strips) * cut.token_parts;
   int n = 0;
-  for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(part, strips, n_threads));
-  return n;
+  for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(part, cut.strips, cut.n_threads));
+  return n * cut.token_parts;
 }
 
 // Chunk c of all parts, one after the other; of ranks one after the other, each with its share of every part.
-Chunk find_chunk(const Step& step, const OpCall& call, int c, int strips, const Worker& worker, uint8_t* panel) {
+Chunk find_chunk(const Step& step, const OpCall& call, int c, const Cut& cut, const Worker& worker,
+                 const TokenRange& tokens, uint8_t* panel) {
   for (int rank = 0;; ++rank)
     for (const LinearPart& part : call.parts) {
-      const int own = chunk_strips(part, strips, worker.n_threads);
+      const int own = chunk_strips(part, cut.strips, cut.n_threads);
       const RankShare share(chunks_of(part, own), worker, rank);
-      if (c < share.n) return open_chunk(step, part, (share.first + c) * own, own, panel, step.n_rows);
+      if (c < share.n) return open_chunk(step, part, (share.first + c) * own, own, tokens, panel);
       c -= share.n;
     }
 }
@@ -266,9 +287,10 @@ int64_t panel_bytes(const LinearPart& part) {
   return static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
 }
 
-Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips, uint8_t* panel, int n_tokens) {
+Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips, const TokenRange& tokens,
+                 uint8_t* panel) {
   const int total = static_cast<int>(n_strips(part.weight->n));
-  Chunk chunk{&part, first, std::min(strips, total - first), nullptr};
+  Chunk chunk{&part, first, std::min(strips, total - first), tokens, nullptr};
   if (part.weight->by_table)
     chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * 2;
   else if (part.native)
@@ -276,7 +298,7 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
   else if (part.weight->in_file)
     chunk.weights = pack_panel(panel, part, first, chunk.strips);
   else if (part.weight->aqlm != nullptr)
-    chunk.weights = decode_chunk(panel, *step.kernels, chunk, n_tokens);
+    chunk.weights = decode_chunk(panel, *step.kernels, chunk);
   else
     chunk.weights = part.weight->data + first * part.strip_bytes;
   return chunk;
@@ -329,21 +351,21 @@ int64_t linear_scratch(const OpCall& call) {
 
 void linear(const Step& step, const OpCall& call, const Worker& worker) {
   const bool gated = call.epilogue == Epilogue::kGate;
-  int strips = chunk_strips(activates(call) ? &call.out : nullptr, step.n_rows);
-  if (gated) strips = common_strips(call.parts, strips, worker.n_threads);
+  const Cut cut = cut_of(call, step.n_rows, worker.n_threads);
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
   uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes;
   const ActTargets in = input_rows(step, call, worker, own);
-  ChunkFeed feed(step.counters_of(call), worker,
-                 gated ? chunks_of(call.parts[0], strips) : count_chunks(call, strips, worker.n_threads));
-  for (int c; (c = feed.take()) >= 0;) {
+  ChunkFeed feed(step.counters_of(call), worker, count_chunks(call, cut));
+  for (int next; (next = feed.take()) >= 0;) {
+    const int c = next / cut.token_parts;
+    const TokenRange tokens = TokenRange::part(step.n_rows, next % cut.token_parts, cut.token_parts);
     // A gate and its `up` are one part: the same chunk of both.
-    const Chunk chunk = gated ? open_chunk(step, call.parts[0], c * strips, strips, panel, step.n_rows)
-                              : find_chunk(step, call, c, strips, worker, panel);
+    const Chunk chunk = gated ? open_chunk(step, call.parts[0], c * cut.strips, cut.strips, tokens, panel)
+                              : find_chunk(step, call, c, cut, worker, tokens, panel);
     if (gated) {
-      const Chunk up = open_chunk(step, call.parts[1], c * strips, strips, second_panel, step.n_rows);
+      const Chunk up = open_chunk(step, call.parts[1], c * cut.strips, cut.strips, tokens, second_panel);
       activated_chunk(step, call, in, chunk, &up, tiles);
     } else if (call.epilogue == Epilogue::kActivate) {
       activated_chunk(step, call, in, chunk, nullptr, tiles);

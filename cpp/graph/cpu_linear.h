@@ -17,11 +17,19 @@ inline constexpr int64_t kTileFloats = int64_t{kTokenTile} * 1024;
 constexpr int64_t emit_stage_bytes(int64_t n) { return (n * 8 + 63) / 64 * 64; }
 inline constexpr int64_t kStageBytes = emit_stage_bytes(kMaxChunkStrips * kStrip);
 
+struct TokenRange {
+  int begin, end;
+  static TokenRange part(int n_tokens, int index, int parts) {
+    return {n_tokens * index / parts, n_tokens * (index + 1) / parts};
+  }
+};
+
 // The part of a linear's output that one thread computes at a time.
 struct Chunk {
   const LinearPart* part;
   int first_strip;
   int strips;
+  TokenRange tokens;
   const uint8_t* weights;  // null: aqlm_dot reads the codes
 
   int first() const { return first_strip * kStrip; }
@@ -59,8 +67,9 @@ int chunks_of(const LinearPart& part, int strips);
 
 // Bytes of `panel` that open_chunk needs for this part.
 int64_t panel_bytes(const LinearPart& part);
-// The chunk of at most `strips` strips from strip `first` on, for so many tokens in all.
-Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips, uint8_t* panel, int n_tokens);
+// The chunk of at most `strips` strips from strip `first` on.
+Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips, const TokenRange& tokens,
+                 uint8_t* panel);
 
 // out[i] = activation row i times the chunk's weights, plus its bias.
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);

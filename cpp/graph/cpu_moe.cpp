@@ -205,8 +205,9 @@ void moe_gate_up(const Step& step, const OpCall& call, const Worker& worker) {
   const int strips = gate_up_strips(moe, chunk_strips(&moe.hidden, step.n_rows), worker.n_threads);
   for_chunks(step, call, worker, moe.gate[0], strips, [&](int a, int first) {
     const auto expert = static_cast<size_t>(groups.experts[a]);
-    gate_chunk(step, moe, a, open_chunk(step, moe.gate[expert], first, strips, scratch.gate_panel, groups.count(a)),
-               open_chunk(step, moe.up[expert], first, strips, scratch.up_panel, groups.count(a)), scratch);
+    gate_chunk(step, moe, a,
+               open_chunk(step, moe.gate[expert], first, strips, {0, groups.count(a)}, scratch.gate_panel),
+               open_chunk(step, moe.up[expert], first, strips, {0, groups.count(a)}, scratch.up_panel), scratch);
   });
 }
 
@@ -216,7 +217,7 @@ void moe_down(const Step& step, const OpCall& call, const Worker& worker) {
   const int strips = common_strips(moe.down, chunk_strips(nullptr, step.n_rows), worker.n_threads);
   for_chunks(step, call, worker, moe.down[0], strips, [&](int a, int first_strip) {
     const LinearPart& part = moe.down[static_cast<size_t>(groups.experts[a])];
-    const Chunk chunk = open_chunk(step, part, first_strip, strips, step.thread_scratch(worker), groups.count(a));
+    const Chunk chunk = open_chunk(step, part, first_strip, strips, {0, groups.count(a)}, step.thread_scratch(worker));
     const Rows& act = moe.hidden[static_cast<size_t>(part.kernel.act)];
     for_tiles(groups, a, chunk, [&](int first, int n) {
       const int row = groups.begin[a] + first;

@@ -21,6 +21,7 @@ BIASES = LlamaSpec({"attention_bias": True, "mlp_bias": True, "tie_word_embeddin
 MIXTRAL = MoeSpec("Mixtral", {"num_local_experts": 3, "sliding_window": None})
 WIDE = LlamaSpec({"hidden_size": 256, "intermediate_size": 1200, "num_hidden_layers": 1, "mlp_bias": True})
 TALL = LlamaSpec({"hidden_size": 1088, "head_dim": 32, "intermediate_size": 160, "num_hidden_layers": 1})
+BROAD = LlamaSpec({"head_dim": 256, "num_key_value_heads": 4, "attention_bias": True, "num_hidden_layers": 1})
 WIDE_MIXTRAL = MoeSpec("Mixtral", {"num_local_experts": 3, "intermediate_size": 1064, "num_hidden_layers": 1})
 MODELS = {
     "llama_1x16": (LLAMA, Scheme(1, 16)),
@@ -34,6 +35,7 @@ MODELS = {
     "wide_llama_1x16": (WIDE, Scheme(1, 16)),
     "tall_llama_2x8": (TALL, Scheme(2, 8)),
     "tall_llama_4x8_g16": (TALL, Scheme(4, 8, group=16)),
+    "broad_llama_2x8": (BROAD, Scheme(2, 8)),
     "wide_mixtral_2x8": (WIDE_MIXTRAL, Scheme(2, 8)),
     "mixtral_1x16": (MIXTRAL, Scheme(1, 16)),
     "mixtral_2x8": (MIXTRAL, Scheme(2, 8)),

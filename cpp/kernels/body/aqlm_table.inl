@@ -14,12 +14,31 @@ namespace octavo {
 namespace {
 
 constexpr int kEntries = 256;  // of a codebook, and so of a table
+constexpr int kPairs = kAqlmTerms / 2;
+
+// Cache lines that are wanted soon, in runs that lie `stride` apart.
+struct Fetch {
+  const uint8_t* run;
+  int64_t stride;
+  int lines, n_runs;  // of a run; that are left
+  int next = 0;       // line of the run
+
+  void some(int n) {
+    for (; n > 0 && n_runs > 0; --n) {
+      __builtin_prefetch(run + next * 64, 0, 2);
+      if (++next < lines) continue;
+      next = 0;
+      --n_runs;
+      run += stride;
+    }
+  }
+};
 
 // products[term][j] (+)= x[group][8] times eight components of vector j, for kGroups groups of x that lie `stride`
 // apart; returns the largest.
 template <int kGroups>
 inline Vf add_products(float* const (&products)[kGroups], const float* components, const float* x, int stride,
-                       bool first) {
+                       bool first, Fetch& fetch, int lines) {
   Vf value[kGroups][8], largest = zero();
   OCTAVO_UNROLL
   for (int g = 0; g < kGroups; ++g) {
@@ -27,6 +46,7 @@ inline Vf add_products(float* const (&products)[kGroups], const float* component
     for (int u = 0; u < 8; ++u) value[g][u] = set1(x[g * stride + u]);
   }
   for (int j = 0; j < kEntries; j += kLanes) {
+    fetch.some(lines);
     Vf sum[kGroups];
     OCTAVO_UNROLL
     for (int g = 0; g < kGroups; ++g) sum[g] = first ? zero() : load(products[g] + j);
@@ -52,9 +72,12 @@ struct Count {
 constexpr int kPairOfGroups = kLanes == 16 ? 2 : 1;  // as registers allow
 
 // products[term][j] = x[group of the term] times vector j, for all terms of a slab; returns the largest.
-inline float table_products(float (&products)[kAqlmTerms][kEntries], const AqlmTask& task, const float* x,
-                            int n_groups) {
+inline float table_products(float (&products)[kAqlmTerms][kEntries], const AqlmTask& task, const float* x, int n_groups,
+                            Fetch fetch) {
   Vf largest = zero();
+  const int calls =
+      kEntries / kLanes * task.n_codebooks * (task.group / 8) * ((n_groups + kPairOfGroups - 1) / kPairOfGroups);
+  const int lines = (fetch.n_runs * fetch.lines + calls - 1) / calls;
   for (int c = 0; c < task.n_codebooks; ++c) {
     const float* book = task.codebooks + int64_t{c} * task.group * kEntries;
     for (int i = 0; i < task.group; i += 8) {
@@ -64,7 +87,8 @@ inline float table_products(float (&products)[kAqlmTerms][kEntries], const AqlmT
         for (; g + kGroups <= n_groups; g += kGroups) {
           float* out[kGroups];
           for (int p = 0; p < kGroups; ++p) out[p] = products[(g + p) * task.n_codebooks + c];
-          const Vf top = add_products<kGroups>(out, book + i * kEntries, x + g * task.group + i, task.group, i == 0);
+          const Vf top =
+              add_products<kGroups>(out, book + i * kEntries, x + g * task.group + i, task.group, i == 0, fetch, lines);
           if (i + 8 == task.group) largest = max(largest, top);
         }
       };
@@ -125,11 +149,9 @@ struct TablePlanes {
   }
 };
 
-constexpr int kPairsAhead = 4;  // that are fetched from memory before they are looked up
-
 // sums[row] (+)= the entries of two terms, for blocks of 64 rows.
-template <bool kFirst>
-inline void add_terms(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t pair_bytes, int n_blocks) {
+template <bool kFirst, int kFetch>
+inline void add_terms(int16_t* sums, const Table* tables, const uint8_t* codes, const uint8_t* ahead, int n_blocks) {
   const TablePlanes first(tables[0]), second(tables[1]);
   for (int b = 0; b < n_blocks; ++b, codes += 128, sums += 64) {
     __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -137,8 +159,8 @@ inline void add_terms(int16_t* sums, const Table* tables, const uint8_t* codes, 
       sum[0] = _mm512_load_si512(sums);
       sum[1] = _mm512_load_si512(sums + 32);
     }
-    __builtin_prefetch(codes + kPairsAhead * pair_bytes, 0, 2);
-    __builtin_prefetch(codes + kPairsAhead * pair_bytes + 64, 0, 2);
+    OCTAVO_UNROLL
+    for (int i = 0; i < kFetch; ++i) __builtin_prefetch(ahead + (b * kFetch + i) * 64, 0, 2);
     first.add(sum, codes);
     second.add(sum, codes + 64);
     _mm512_store_si512(sums, sum[0]);
@@ -147,9 +169,15 @@ inline void add_terms(int16_t* sums, const Table* tables, const uint8_t* codes, 
 }
 
 inline void add_slab(int16_t* sums, const Table* tables, const uint8_t* codes, int64_t pair_bytes, int n_blocks) {
-  add_terms<true>(sums, tables, codes, pair_bytes, n_blocks);
-  for (int t = 2; t < kAqlmTerms; t += 2)
-    add_terms<false>(sums, tables + t, codes + t / 2 * pair_bytes, pair_bytes, n_blocks);
+  // Three quarters of the next slab are fetched meanwhile, at an even pace: memory takes no more at once. The last two
+  // pairs of terms are fetched while their tables are made.
+  const auto ahead = [&](int pair, int half) { return codes + (kPairs + pair) * pair_bytes + half * n_blocks * 64; };
+  add_terms<true, 2>(sums, tables, codes, ahead(0, 0), n_blocks);
+  for (int p = 0; p < kPairs; p += 2) {
+    if (p > 0) add_terms<false, 2>(sums, tables + 2 * p, codes + p * pair_bytes, ahead(p / 4 * 3 + p % 4, 0), n_blocks);
+    add_terms<false, 1>(sums, tables + 2 * p + 2, codes + (p + 1) * pair_bytes, ahead(p / 4 * 3 + 1, p / 2 % 2),
+                        n_blocks);
+  }
 }
 
 inline Vf sums_of(const int16_t* sums) {
@@ -204,8 +232,9 @@ void aqlm_table(const AqlmTask& task) {
     if (here < slab_groups) __builtin_memset(products, 0, sizeof(products));
     const uint8_t* codes = task.codes + slab * (kAqlmTerms / 2) * task.pair_bytes;
     for (int t = 0; t < task.n_tokens; ++t) {
+      const Fetch last_pairs{codes + (kPairs - 2) * task.pair_bytes, task.pair_bytes, 2 * n_blocks, t == 0 ? 2 : 0};
       const auto* x = reinterpret_cast<const float*>(task.act + t * task.act_stride) + int64_t{group} * task.group;
-      const float largest = table_products(products, task, x, here);
+      const float largest = table_products(products, task, x, here, last_pairs);
       const float inverse = largest > 1e-30f ? limit / largest : 0.0f;
       for (int i = 0; i < kAqlmTerms; ++i) fill_table(tables[i], products[i], inverse);
       add_slab(sums, tables, codes, task.pair_bytes, n_blocks);

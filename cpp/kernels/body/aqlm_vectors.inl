@@ -9,7 +9,7 @@ namespace octavo {
 namespace {
 
 // The rows of a strip; those past the last row repeat it.
-template <class Code, bool kWhole>
+template <class Code>
 struct CodeRows {
   const uint8_t* codes;
   const uint16_t* vectors;
@@ -29,10 +29,26 @@ struct CodeRows {
 
   // Eight weights of a row, from a multiple of eight on.
   const uint16_t* eight(int row, int k) const {
-    const int at = kWhole || row < last ? row : last;
     Code code;
-    __builtin_memcpy(&code, codes + at * row_bytes + (k >> shift) * int{sizeof(Code)}, sizeof(Code));
+    __builtin_memcpy(&code, codes + (row < last ? row : last) * row_bytes + (k >> shift) * int{sizeof(Code)},
+                     sizeof(Code));
     return vectors + (static_cast<int64_t>(code & mask) << shift) + (k & ((1 << shift) - 1));
+  }
+};
+
+// The same for the published 1x16, with whole strips: nothing is left to compute but an address.
+struct WholeRows {
+  const uint8_t* codes;
+  const uint16_t* vectors;
+  int64_t row_bytes;
+
+  WholeRows(const AqlmVectors& v, int strip)
+      : codes(v.codes + strip * 16 * v.row_bytes), vectors(v.vectors), row_bytes(v.row_bytes) {}
+
+  const uint16_t* eight(int row, int k) const {
+    uint16_t code;
+    __builtin_memcpy(&code, codes + row * row_bytes + k / 4, sizeof(code));
+    return vectors + int64_t{code} * 8;
   }
 };
 
@@ -40,13 +56,12 @@ struct CodeRows {
 template <class F>
 inline void for_strips(const AqlmVectors& v, int n_strips, F f) {
   for (int s = 0; s < n_strips; ++s) {
-    const bool whole = (s + 1) * 16 <= v.n_rows;
-    if (v.bits > 8 && whole)
-      f(s, CodeRows<uint16_t, true>(v, s));
+    if (v.bits == 16 && v.group == 8 && (s + 1) * 16 <= v.n_rows)
+      f(s, WholeRows(v, s));
     else if (v.bits > 8)
-      f(s, CodeRows<uint16_t, false>(v, s));
+      f(s, CodeRows<uint16_t>(v, s));
     else
-      f(s, CodeRows<uint8_t, false>(v, s));
+      f(s, CodeRows<uint8_t>(v, s));
   }
 }
 
