@@ -11,8 +11,9 @@ import pytest
 from aqlm_folders import Scheme, aqlm_weight, dequantise, make_aqlm
 from llama_folders import LlamaSpec, make_llama
 from moe_folders import MoeSpec, make_moe
-from octavo import LLM, SamplingParams, _core
+from octavo import LLM, SamplingParams, _core, cli
 from octavo.errors import InvalidInputError, ModelError
+from pooling_folders import write_tokenizer
 from raw_runs import RAW_LOGITS, all_logits, record, run_views
 from reference import Reference, from_folder
 
@@ -174,6 +175,17 @@ def test_a_missing_part_is_named(tmp_path_factory, part):
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(ModelError, match=rf"lacks the tensor 'model.layers.0.self_attn.q_proj.{part}'"):
         load(folder, "auto")
+
+
+def test_info(tmp_path_factory, capsys):
+    folder = made(tmp_path_factory, LLAMA, Scheme(2, 8))
+    write_tokenizer(folder, eos_token="</s>")
+    assert cli.main(["info", str(folder)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("AQLM matrices"))
+    codes, codebooks = 2 * (3 * 128 * 192 + 2 * 128 * 128 + 2 * 64 * 128) / 4, 14 * 2 * 256 * 8 * 2
+    scales = 2 * 2 * (2 * 192 + 128 + 128 + 128 + 2 * 64)
+    assert line.split()[2:5] == ["14", f"{(codes + codebooks + scales) / 1024:.1f}", "KiB"]
+    assert "tables" in line
 
 
 def test_quantization_must_be_what_the_file_is(tmp_path):

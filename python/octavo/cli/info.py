@@ -14,6 +14,7 @@ from octavo.cli.table import print_table, size
 from octavo.engine_args import EngineArgs
 from octavo.loading import OpenedModel, exact_cache, load_model, open_model, read_tokenizer
 from octavo.models import model_class
+from octavo.weights import aqlm
 from octavo.weights.store import target_format
 from octavo.weights.tensor import SourceTensor
 
@@ -122,9 +123,11 @@ def _print_weights(opened: OpenedModel, args: EngineArgs) -> None:
         groups.setdefault((tensor.format, kind), []).append(tensor)
     rows = []
     for (name, kind), tensors in groups.items():
-        n_bytes = sum(memoryview(tensor.data).nbytes for tensor in tensors)
+        n_bytes = sum(tensor.n_bytes for tensor in tensors)
         target = target_format(name, args.dtype, keep_float32=opened.gguf is not None)
         use = _kernels(target) if kind == "matrices" else "F32"
+        if name == aqlm.FORMAT and target != "F32":
+            use = f"{_core.isa()} tables (8 bits, 1024 rows or more) or {target}"
         rows.append([f"{name} {kind}", str(len(tensors)), size(n_bytes), use])
     print()
     print_table(["weights", "tensors", "in the file", "run by"], rows)

@@ -81,7 +81,7 @@ class Checkpoint:
     @property
     def n_bytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(memoryview(tensor.data).nbytes for tensor in self._tensors.values())
+        return sum(tensor.n_bytes for tensor in self._tensors.values())
 
     @property
     def formats(self) -> dict[str, int]:

@@ -153,7 +153,7 @@ class WeightLoader:
         is_new = self._checkpoint.is_unused(name)
         tensor = self._checkpoint.get(name)
         if is_new:
-            self._progress(memoryview(tensor.data).nbytes)
+            self._progress(tensor.n_bytes)
         if tensor.aqlm is None and tensor.format not in self._formats:
             known = ", ".join(sorted(self._formats))
             raise ModelError(f"{name} is stored as {tensor.format}, which octavo cannot read; it reads {known}.")

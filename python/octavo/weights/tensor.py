@@ -17,6 +17,12 @@ class SourceTensor:
     mapped: bool  # the bytes belong to a file, so their pages can be dropped after use
     aqlm: Codebooks | None = None  # what its codes mean
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in the file."""
+        own = memoryview(self.data).nbytes
+        return own if self.aqlm is None else own + self.aqlm.vectors.n_bytes + self.aqlm.scales.n_bytes
+
 
 @dataclass(frozen=True)
 class Codebooks:
