@@ -49,14 +49,16 @@ const uint8_t* pack_panel(uint8_t* panel, const LinearPart& part, int first, int
   return panel;
 }
 
-// A strip's rows and those after it, of a weight with one codebook.
+// A strip's rows and those after it.
 AqlmVectors vectors_from(const Weight& weight, int first_strip) {
   const AqlmMatrix& matrix = *weight.aqlm;
   const int64_t first = int64_t{first_strip} * kStrip;
   return {.codes = matrix.codes + first * matrix.row_code_bytes(),
           .vectors = reinterpret_cast<const uint16_t*>(weight.data),
+          .summed = matrix.codebooks,
           .row_bytes = matrix.row_code_bytes(),
           .n_rows = static_cast<int>(matrix.n - first),
+          .n_codebooks = matrix.n_codebooks,
           .bits = matrix.bits,
           .group = matrix.group,
           .k = static_cast<int>(matrix.k)};
@@ -66,7 +68,7 @@ AqlmVectors vectors_from(const Weight& weight, int first_strip) {
 const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Chunk& chunk) {
   const Weight& weight = *chunk.part->weight;
   const int first = chunk.first_strip;
-  if (weight.data == nullptr)
+  if (weight.format == Format::kF32)
     decode_strips(panel, panel + chunk.strips * chunk.part->strip_bytes, weight, *weight.aqlm, first,
                   first + chunk.strips);
   else if (kernels.aqlm_dot != nullptr && chunk.tokens.end - chunk.tokens.begin <= kAqlmDotTokens)

@@ -47,12 +47,14 @@ struct AqlmTask {
   int k;
 };
 
-// Rows of AQLM codes for one codebook.
+// Rows of AQLM codes.
 struct AqlmVectors {
-  const uint8_t* codes;     // (n_rows, k / group) of one byte up to 8 bits, else of two
-  const uint16_t* vectors;  // (1 << bits, group) bfloat16
+  const uint8_t* codes;     // (n_rows, k / group, n_codebooks) of one byte up to 8 bits, else of two
+  const uint16_t* vectors;  // (1 << bits, group) bfloat16, of one codebook
+  const float* summed;      // (n_codebooks, 1 << bits, group), of several
   int64_t row_bytes;
   int n_rows;
+  int n_codebooks;
   int bits;
   int group;
   int k;

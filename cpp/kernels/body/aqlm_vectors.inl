@@ -1,4 +1,5 @@
-// AQLM with one codebook of bfloat16 vectors: codes to BF16 planes, and for few tokens straight to products.
+// AQLM codes to BF16 planes, and for few tokens straight to products. A codebook of its own is in bfloat16; the sums of
+// several are rounded to it.
 
 #pragma once
 
@@ -27,8 +28,8 @@ struct CodeRows {
                               : 5),
         mask(static_cast<Code>((1u << v.bits) - 1)) {}
 
-  // Eight weights of a row, from a multiple of eight on.
-  const uint16_t* eight(int row, int k) const {
+  // Eight weights of a row, from a multiple of eight on; room: for those that have to be made.
+  const uint16_t* eight(int row, int k, uint16_t (&)[8]) const {
     Code code;
     __builtin_memcpy(&code, codes + (row < last ? row : last) * row_bytes + (k >> shift) * int{sizeof(Code)},
                      sizeof(Code));
@@ -45,10 +46,46 @@ struct WholeRows {
   WholeRows(const AqlmVectors& v, int strip)
       : codes(v.codes + strip * 16 * v.row_bytes), vectors(v.vectors), row_bytes(v.row_bytes) {}
 
-  const uint16_t* eight(int row, int k) const {
+  const uint16_t* eight(int row, int k, uint16_t (&)[8]) const {
     uint16_t code;
     __builtin_memcpy(&code, codes + row * row_bytes + k / 4, sizeof(code));
     return vectors + int64_t{code} * 8;
+  }
+};
+
+// The same for sums of several codebooks.
+template <class Code>
+struct SummedRows {
+  const uint8_t* codes;
+  const float* books;
+  int64_t row_bytes;
+  int last, shift, bits, n_codebooks;
+
+  SummedRows(const AqlmVectors& v, int strip)
+      : codes(v.codes + strip * 16 * v.row_bytes),
+        books(v.summed),
+        row_bytes(v.row_bytes),
+        last(v.n_rows - 1 - strip * 16),
+        shift(v.group == 8    ? 3
+              : v.group == 16 ? 4
+                              : 5),
+        bits(v.bits),
+        n_codebooks(v.n_codebooks) {}
+
+  const uint16_t* eight(int row, int k, uint16_t (&room)[8]) const {
+    const uint8_t* at = codes + (row < last ? row : last) * row_bytes + (k >> shift) * n_codebooks * int{sizeof(Code)};
+    float sum[8] = {};
+    for (int c = 0; c < n_codebooks; ++c, at += sizeof(Code)) {
+      Code code;
+      __builtin_memcpy(&code, at, sizeof(Code));
+      const int64_t vector = (int64_t{c} << bits) + (code & ((1 << bits) - 1));
+      const float* values = books + (vector << shift) + (k & ((1 << shift) - 1));
+      for (int j = 0; j < 8; ++j) sum[j] += values[j];
+    }
+    uint32_t word[8];
+    __builtin_memcpy(word, sum, sizeof(word));
+    for (int j = 0; j < 8; ++j) room[j] = static_cast<uint16_t>((word[j] + 0x7fff + (word[j] >> 16 & 1)) >> 16);
+    return room;
   }
 };
 
@@ -56,7 +93,11 @@ struct WholeRows {
 template <class F>
 inline void for_strips(const AqlmVectors& v, int n_strips, F f) {
   for (int s = 0; s < n_strips; ++s) {
-    if (v.bits == 16 && v.group == 8 && (s + 1) * 16 <= v.n_rows)
+    if (v.n_codebooks > 1 && v.bits > 8)
+      f(s, SummedRows<uint16_t>(v, s));
+    else if (v.n_codebooks > 1)
+      f(s, SummedRows<uint8_t>(v, s));
+    else if (v.bits == 16 && v.group == 8 && (s + 1) * 16 <= v.n_rows)
       f(s, WholeRows(v, s));
     else if (v.bits > 8)
       f(s, CodeRows<uint16_t>(v, s));
@@ -75,8 +116,9 @@ struct EightColumns {
     Vi rows[4];  // lane q of rows[i]: row 4 * q + i
     OCTAVO_UNROLL
     for (int i = 0; i < 4; ++i) {
+      uint16_t room[8];
       const auto eight = [&](int q) {
-        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes.eight(4 * q + i, k)));
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes.eight(4 * q + i, k, room)));
       };
       rows[i] = _mm512_inserti32x4(_mm512_castsi128_si512(eight(0)), eight(1), 1);
       rows[i] = _mm512_inserti32x4(_mm512_inserti32x4(rows[i], eight(2), 2), eight(3), 3);
@@ -104,7 +146,8 @@ void aqlm_decode(uint8_t* planes, const AqlmVectors& v, int n_strips) {
   for_strips(v, n_strips, [&](int, const auto& rows) {
     for (int k = 0; k < v.k; k += 8, planes += 256)
       for (int row = 0; row < 16; ++row) {
-        const uint16_t* eight = rows.eight(row, k);
+        uint16_t room[8];
+        const uint16_t* eight = rows.eight(row, k, room);
         for (int i = 0; i < 4; ++i) __builtin_memcpy(planes + i * 64 + row * 4, eight + i * 2, 4);
       }
   });
