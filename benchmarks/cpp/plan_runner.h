@@ -21,7 +21,7 @@ class PlanRunner {
         arena_(static_cast<size_t>(plan_.arena_bytes)),
         scratch_(static_cast<size_t>(plan_.scratch_bytes * n_threads)),
         kv_(static_cast<size_t>(std::max<int64_t>(n_blocks * plan_.kv_block_bytes, 1))),
-        counters_(plan_.calls.size() * static_cast<size_t>(n_threads)) {
+        counters_(plan_.calls.size() * static_cast<size_t>(counters_per_call(n_threads))) {
     for (const Rope& rope : plan_.ropes)
       rope_tables_.emplace_back(rope.inv_freq.size() * 2 * static_cast<size_t>(max_rows));
     fill_kv();

@@ -30,8 +30,8 @@ const KernelTable OCTAVO_TABLE = {
     .activate_mul = {{activate_mul<Silu>, activate_mul<Gelu>, activate_mul<GeluTanh>, activate_mul<QuickGelu>,
                       activate_mul<Relu>, activate_mul<Relu2>, activate_mul<Tanh>, activate_mul<Sigmoid>}},
     .rope = rope,
-    .kv_write = {{F32Kv::write, Bf16Kv::write}},
-    .attention = {{attention<F32Kv>, attention<Bf16Kv>}},
+    .kv_write = {{F32Kv::write, OCTAVO_BF16_KV::write}},
+    .attention = {{attention<F32Kv>, attention<OCTAVO_BF16_KV>}},
     .argmax = argmax,
     .exp_sum = exp_sum,
 };

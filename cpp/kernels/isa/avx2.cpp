@@ -9,6 +9,7 @@
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx2
+#define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
 #include "kernels/body/table_q8.inl"

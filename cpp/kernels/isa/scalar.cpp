@@ -8,6 +8,7 @@
 #include "kernels/body/linear_q8x32_scalar.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kScalar
+#define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
 #define OCTAVO_LINEAR_Q4_0 scalar_q4_0
