@@ -26,13 +26,12 @@ inline void exp_few(float (&x)[kFewLanes], int n) {
 struct Softmax {
   float max;
   float sum;
-  float* out;  // (head_dim)
+  float* out;  // (head_dim), anything while max is -inf
 };
 
-inline void reset(Softmax& state, int head_dim) {
+inline void reset(Softmax& state) {
   state.max = kMinusInf;
   state.sum = 0;
-  __builtin_memset(state.out, 0, sizeof(float) * static_cast<size_t>(head_dim));
 }
 
 // total <- total combined with a finished chunk, which is reset.
@@ -57,7 +56,7 @@ inline void merge(Softmax& total, Softmax& chunk, int head_dim) {
     else
       store_part(total.out + i, merged, head_dim - i);
   }
-  reset(chunk, head_dim);
+  reset(chunk);
 }
 
 // The rows that one pass over the keys serves.
@@ -132,7 +131,8 @@ void weigh_rows(Softmax* states, const uint8_t* values, const float (*p)[kKvTile
                 int n, int head_dim) {
   for (int dim = 0; dim < head_dim; dim += kLanes) {
     Vf acc[kRows];
-    for (int r = 0; r < kRows; ++r) acc[r] = mul(load_at(states[r].out, dim, head_dim), set1(shrink[r]));
+    for (int r = 0; r < kRows; ++r)
+      acc[r] = shrink[r] == 0 ? zero() : mul(load_at(states[r].out, dim, head_dim), set1(shrink[r]));
     Kv::template weigh<kRows>(acc, values, p, first, n, dim, head_dim);
     for (int r = 0; r < kRows; ++r) {
       if (dim + kLanes <= head_dim)
@@ -206,8 +206,8 @@ void gather_rows(QueryRows<Kv>& rows, const AttentionTask& task, int first, int 
                        : task.bias + head * relative_bias_width(task.bias_length) + task.bias_length - 1;
     rows.total[r].out = scratch + task.head_dim;
     rows.chunk[r].out = scratch + 2 * task.head_dim;
-    reset(rows.total[r], task.head_dim);
-    reset(rows.chunk[r], task.head_dim);
+    reset(rows.total[r]);
+    reset(rows.chunk[r]);
   }
 }
 

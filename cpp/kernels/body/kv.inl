@@ -67,34 +67,42 @@ struct Bf16Kv : FloatQueries {
 
   static void write(const KvWrite& task) {
     auto* keys = reinterpret_cast<uint32_t*>(task.tile);
-    uint32_t* values = keys + kKvTile * task.head_dim / 2;
+    uint32_t* values = keys + kKvTile / 2 * task.head_dim;
     for (int t = 0; t < task.n_tokens; ++t) write_key(keys + task.slot + t, task.k + t * task.k_stride, task.head_dim);
-    for (int t = 0; t < task.n_tokens;) {
-      const int slot = task.slot + t;
-      uint32_t* pairs = values + slot / 2 * task.head_dim;
-      const float* v = task.v + t * task.v_stride;
-      if (slot % 2 == 0 && t + 1 < task.n_tokens) {
-        for (int d = 0; d < task.head_dim; ++d)
-          pairs[d] = round_bf16(v[d]) | static_cast<uint32_t>(round_bf16(v[task.v_stride + d])) << 16;
-        t += 2;
-      } else {
-        const int shift = slot % 2 * 16;
-        for (int d = 0; d < task.head_dim; ++d)
-          pairs[d] = (pairs[d] & (0xffff0000u >> shift)) | static_cast<uint32_t>(round_bf16(v[d])) << shift;
-        ++t;
-      }
-    }
+    const int end = task.slot + task.n_tokens;
+    const auto value = [&](int slot) {
+      return slot < task.slot || slot >= end ? nullptr : task.v + (slot - task.slot) * task.v_stride;
+    };
+    for (int slot = task.slot / 2 * 2; slot < end; slot += 2)
+      write_values(values + slot / 2 * task.head_dim, value(slot), value(slot + 1), task.head_dim);
   }
 
  private:
   // Pairs of one token's key, kKvTile dwords apart.
   static void write_key(uint32_t* pairs, const float* k, int head_dim) {
     constexpr int kAtOnce = 64;
-    uint16_t rounded[kAtOnce];
+    uint32_t rounded[kAtOnce / 2];
     for (int first = 0; first < head_dim; first += kAtOnce) {
       const int n = head_dim - first < kAtOnce ? head_dim - first : kAtOnce;
-      for (int d = 0; d < n; ++d) rounded[d] = round_bf16(k[first + d]);
-      for (int d = 0; d < n; d += 2) __builtin_memcpy(pairs + (first + d) / 2 * kKvTile, rounded + d, sizeof(*pairs));
+      quantize_bf16(reinterpret_cast<uint8_t*>(rounded), k + first, n);
+      for (int i = 0; i < n / 2; ++i) pairs[(first / 2 + i) * kKvTile] = rounded[i];
+    }
+  }
+
+  // The values of a pair of tokens, one of which may be null: its halves stay as they are.
+  static void write_values(uint32_t* pairs, const float* even, const float* odd, int head_dim) {
+    const Vi lower = set1i(0xffff), upper = set1i(static_cast<int>(0xffff0000));
+    for (int d = 0; d < head_dim; d += kLanes) {
+      const bool whole = d + kLanes <= head_dim;
+      const size_t part_bytes = static_cast<size_t>(head_dim - d) * sizeof(*pairs);
+      uint32_t part[kLanes];
+      if (!whole) __builtin_memcpy(part, pairs + d, part_bytes);
+      uint32_t* at = whole ? pairs + d : part;
+      const Vi low =
+          even == nullptr ? and_bits(loadi(at), lower) : shift_right<16>(round_bf16(load_at(even, d, head_dim)));
+      const Vi high = and_bits(odd == nullptr ? loadi(at) : round_bf16(load_at(odd, d, head_dim)), upper);
+      storei(at, or_bits(low, high));
+      if (!whole) __builtin_memcpy(pairs + d, part, part_bytes);
     }
   }
 

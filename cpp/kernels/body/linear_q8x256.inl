@@ -50,9 +50,9 @@ struct Q5_KPlanes : Planes256<32, 5, true> {
       return shifted_bits(load_line(quants, (2 * pair + half) * 5 + line, v), shift, mask);
     };
     if (j < 5) return bits(j, 0, 31);
-    if (j == 5) return or_bytes(bits(0, 5, 7), bits(1, 2, 24));
-    if (j == 6) return or_bytes(bits(2, 5, 7), bits(3, 2, 24));
-    return or_bytes(bits(4, 5, 7), or_bytes(bits(1, 4, 8), bits(3, 3, 16)));
+    if (j == 5) return or_bits(bits(0, 5, 7), bits(1, 2, 24));
+    if (j == 6) return or_bits(bits(2, 5, 7), bits(3, 2, 24));
+    return or_bits(bits(4, 5, 7), or_bits(bits(1, 4, 8), bits(3, 3, 16)));
   }
 };
 
@@ -63,7 +63,7 @@ struct Q6_KPlanes : Planes256<16, 6, false> {
       return shifted_bits(load_line(quants, (2 * pair + half) * 3 + line, v), shift, mask);
     };
     if (j < 3) return bits(j, 0, 63);
-    return or_bytes(bits(0, 6, 3), or_bytes(bits(1, 4, 12), bits(2, 2, 48)));
+    return or_bits(bits(0, 6, 3), or_bits(bits(1, 4, 12), bits(2, 2, 48)));
   }
 };
 

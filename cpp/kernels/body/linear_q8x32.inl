@@ -68,7 +68,7 @@ struct Nibbles : Planes32<256, kFifthBit, kHasMin, kZeroPoint> {
       for (int v = 0; v < kVecs; ++v) {
         const Vi line = load_bytes(lines + j * 64 + v * kLanes * 4);
         weights[v] = kHalf == 0 ? low_nibbles(line) : high_nibbles(line);
-        if constexpr (kFifthBit) weights[v] = or_bytes(weights[v], load_fifth_bits(bits + j * 8 + v * (kLanes / 2)));
+        if constexpr (kFifthBit) weights[v] = or_bits(weights[v], load_fifth_bits(bits + j * 8 + v * (kLanes / 2)));
       }
       OCTAVO_UNROLL
       for (int t = 0; t < kTokens; ++t) {
