@@ -46,15 +46,13 @@ const uint8_t* pack_panel(uint8_t* panel, const LinearPart& part, int first, int
   return panel;
 }
 
-void add_bias(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
-  if (chunk.part->bias == nullptr) return;
-  for (int t = 0; t < n; ++t)
-    step.kernels->add(out + t * out_stride, out + t * out_stride, chunk.part->bias + chunk.first(), chunk.valid());
+const float* bias_of(const Chunk& chunk) {
+  return chunk.part->bias == nullptr ? nullptr : chunk.part->bias + chunk.first();
 }
 
-void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Chunk& chunk, int n) {
+void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Chunk& chunk, int n, const float* bias) {
   const int k = static_cast<int>(chunk.part->weight->k);
-  chunk.part->kernel.run({out, out_stride, act.first, act.stride, chunk.weights, n, chunk.strips, k});
+  chunk.part->kernel.run({out, out_stride, act.first, act.stride, chunk.weights, n, chunk.strips, k, bias});
 }
 
 ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token) {
@@ -103,10 +101,12 @@ ActTargets input_rows(const Step& step, const OpCall& call, const Worker& worker
 void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n,
                       float* tile) {
   const int width = chunk.width();
-  run_kernel(tile, width, {act.first, act.stride / 2}, chunk, 2 * n);
-  for (int t = 0; t < n; ++t)
-    step.kernels->add(out + t * out_stride, tile + 2 * t * width, tile + (2 * t + 1) * width, width);
-  add_bias(out, out_stride, step, chunk, n);
+  run_kernel(tile, width, {act.first, act.stride / 2}, chunk, 2 * n, nullptr);
+  for (int t = 0; t < n; ++t) {
+    float* row = out + t * out_stride;
+    step.kernels->add(row, tile + 2 * t * width, tile + (2 * t + 1) * width, width);
+    if (const float* bias = bias_of(chunk)) step.kernels->add(row, row, bias, width);
+  }
 }
 
 void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
@@ -119,7 +119,7 @@ void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, con
     if (refined)
       multiply_refined(out, rows.stride / 4, act, step, chunk, n, tile);
     else
-      multiply(out, rows.stride / 4, act, step, chunk, n);
+      multiply(out, rows.stride / 4, act, chunk, n);
   }
 }
 
@@ -128,7 +128,7 @@ void residual_chunk(const Step& step, const OpCall& call, const ActTargets& in, 
   const int valid = std::min(width, static_cast<int>(chunk.part->weight->n) - first);
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     const int n = std::min(kTokenTile, step.n_rows - token);
-    multiply(tile, width, rows_from(in, chunk, token), step, chunk, n);
+    multiply(tile, width, rows_from(in, chunk, token), chunk, n);
     for (int t = 0; t < n; ++t)
       step.kernels->add(step.row<float>(chunk.part->out, token + t) + first,
                         step.floats(call.second, token + t) + first, tile + t * width, valid);
@@ -144,8 +144,8 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
   auto* stage = reinterpret_cast<uint8_t*>(tiles + 2 * kTileFloats);
   for (int token = 0; token < step.n_rows; token += kTokenTile) {
     const int n = std::min(kTokenTile, step.n_rows - token);
-    multiply(gates, width, rows_from(in, gate, token), step, gate, n);
-    if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), step, *up, n);
+    multiply(gates, width, rows_from(in, gate, token), gate, n);
+    if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), *up, n);
     for (int t = 0; t < n; ++t) {
       float* row = gates + t * width;
       if (up != nullptr)
@@ -206,9 +206,8 @@ Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel) 
   return chunk;
 }
 
-void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
-  run_kernel(out, out_stride, act, chunk, n);
-  add_bias(out, out_stride, step, chunk, n);
+void multiply(float* out, int64_t out_stride, const ActRows& act, const Chunk& chunk, int n) {
+  run_kernel(out, out_stride, act, chunk, n, bias_of(chunk));
 }
 
 void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width,

@@ -55,7 +55,7 @@ int64_t panel_bytes(const LinearPart& part);
 Chunk open_chunk(const LinearPart& part, int first, int strips, uint8_t* panel);
 
 // out[i] = activation row i times the chunk's weights, plus its bias.
-void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);
+void multiply(float* out, int64_t out_stride, const ActRows& act, const Chunk& chunk, int n);
 
 // Writes columns [first, first + n) of a row of `width` columns in every format of `out`.
 void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width,

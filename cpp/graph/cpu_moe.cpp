@@ -158,8 +158,8 @@ void gate_chunk(const Step& step, const MoeCall& moe, int a, const Chunk& gate, 
   const Groups groups = groups_of(step, moe);
   const int width = gate.width();
   for_tiles(groups, a, [&](int first, int n) {
-    multiply(scratch.gates, width, tokens_of(step, moe, *gate.part, a, first), step, gate, n);
-    multiply(scratch.ups, width, tokens_of(step, moe, *up.part, a, first), step, up, n);
+    multiply(scratch.gates, width, tokens_of(step, moe, *gate.part, a, first), gate, n);
+    multiply(scratch.ups, width, tokens_of(step, moe, *up.part, a, first), up, n);
     for (int i = 0; i < n; ++i) {
       float* row = scratch.gates + i * width;
       step.kernels->activate_mul[static_cast<size_t>(moe.activation)](row, row, scratch.ups + i * width, gate.valid());
@@ -217,7 +217,7 @@ void moe_down(const Step& step, const OpCall& call, const Worker& worker) {
     for_tiles(groups, a, [&](int first, int n) {
       const int row = groups.begin[a] + first;
       multiply(step.row<float>(moe.product, row) + chunk.first(), moe.product.stride / 4,
-               {step.row<uint8_t>(act, row), act.stride}, step, chunk, n);
+               {step.row<uint8_t>(act, row), act.stride}, chunk, n);
     });
   });
 }

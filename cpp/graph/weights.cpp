@@ -141,7 +141,8 @@ WeightId WeightStore::add_vector(const SourceMatrix& source) {
   weight.format = Format::kF32;
   weight.n = 1;
   weight.k = n;
-  uint8_t* floats = memory_.take(static_cast<size_t>(n) * sizeof(float));
+  // Kernels read a bias by whole strips; memory that is taken is zero.
+  uint8_t* floats = memory_.take(static_cast<size_t>(n_strips(n) * kStrip) * sizeof(float));
   format_row(source.format).dequantize(reinterpret_cast<float*>(floats), source.rows, n);
   weight.data = floats;
   return store(std::move(weight));

@@ -22,6 +22,7 @@ struct LinearTask {
   int n_tokens;
   int n_strips;
   int k;
+  const float* bias = nullptr;  // (16 * n_strips): what each sum starts from; null: 0
 };
 
 struct LinearKernel {

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "kernels/body/linear.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
@@ -15,7 +16,7 @@ void bf16_tile(const LinearTask& task, int token, int strip) {
   const uint8_t* weights = task.weights + strip * strip_bytes;
   Vf acc[kTokens][kStrips];
   for (auto& row : acc)
-    for (Vf& v : row) v = zero();
+    for (int s = 0; s < kStrips; ++s) row[s] = initial(task, (strip + s) * 16);
   for (int pair = 0; pair < (task.k + 1) / 2; ++pair)
     for (int s = 0; s < kStrips; ++s)
       for (int t = 0; t < kTokens; ++t)

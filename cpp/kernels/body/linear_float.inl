@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "kernels/body/linear.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
@@ -94,7 +95,7 @@ void float_tile(const LinearTask& task, int token, int strip) {
   for (int t = 0; t < kTokens; ++t) {
     x[t] = reinterpret_cast<const float*>(task.act + (token + t) * task.act_stride);
     OCTAVO_UNROLL
-    for (Vf& v : tile[t]) v = zero();
+    for (int c = 0; c < kCols; ++c) tile[t][c] = initial(task, strip * 16 + c * kLanes);
   }
   Planes::template accumulate<kTokens, kCols>(tile, task.weights + strip * Planes::strip_bytes(task.k), x, task.k);
   float* out = task.out + token * task.out_stride + strip * 16;

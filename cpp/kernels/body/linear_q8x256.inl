@@ -270,9 +270,10 @@ inline void q8x256_tokens(const LinearTask& task, float* out, const StripBlock<P
   q8x256_tiles<Planes, 1>(task, out, block, source, token);
 }
 
-inline void clear_strip(const LinearTask& task, float* out) {
+inline void start_strip(const LinearTask& task, int s) {
   for (int t = 0; t < task.n_tokens; ++t)
-    for (int v = 0; v < kVecs; ++v) store(out + t * task.out_stride + v * kLanes, zero());
+    for (int row = s * 16; row < (s + 1) * 16; row += kLanes)
+      store(task.out + t * task.out_stride + row, initial(task, row));
 }
 
 template <class Planes>
@@ -280,7 +281,7 @@ void linear_q8x256(const LinearTask& task) {
   const int64_t n = task.k / 256;
   for (int s = 0; s < task.n_strips; ++s) {
     float* out = task.out + s * 16;
-    clear_strip(task, out);
+    start_strip(task, s);
     for (int64_t b = 0; b < n; ++b) {
       const StripBlock<Planes> block(task.weights + s * Planes::strip_bytes(n), n, b);
       if (task.n_tokens < Planes::kUnpackFrom)

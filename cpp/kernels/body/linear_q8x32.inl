@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include "kernels/body/linear.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
@@ -130,7 +131,7 @@ void q8x32_tile(const LinearTask& task, int token, int strip_index) {
     s_act[t] = reinterpret_cast<const float*>(act[t] + layout.s);
     sum_act[t] = reinterpret_cast<const int32_t*>(act[t] + layout.sum);
     OCTAVO_UNROLL
-    for (Vf& v : acc[t]) v = zero();
+    for (int v = 0; v < kVecs; ++v) acc[t][v] = initial(task, strip_index * 16 + v * kLanes);
   }
   for (int64_t g = 0; g < groups; ++g) {
     if constexpr (kTokens <= kStreamTokens) prefetch_ahead(strip + g * Planes::kBytes, Planes::kBytes);
