@@ -202,6 +202,12 @@ inline Vf dot_bf16(Vf acc, const uint16_t* weights, const uint16_t* act_pair) {
   return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(_mm512_loadu_si512(weights)),
                           reinterpret_cast<__m512bh>(set1i(pair)));
 }
+
+// To nearest even in one instruction; subnormals become zero, as which vdpbf16ps would read them.
+inline void convert_bf16(uint16_t* p, Vf v) {
+  const auto rounded = _mm512_cvtneps_pbh(v);
+  __builtin_memcpy(p, &rounded, sizeof(rounded));
+}
 #endif
 
 }  // namespace

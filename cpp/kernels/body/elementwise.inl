@@ -115,7 +115,13 @@ inline Vi round_bf16(Vf v) {
   return select_less(abs(v), set1(__builtin_inff()), addi(addi(bits, set1i(0x7fff)), odd), bits_of(add(v, v)));
 }
 
-inline void store_bf16(uint16_t* p, Vf v) { store_halves(p, shift_right<16>(round_bf16(v))); }
+inline void store_bf16(uint16_t* p, Vf v) {
+#ifdef OCTAVO_SIMD_BF16
+  convert_bf16(p, v);
+#else
+  store_halves(p, shift_right<16>(round_bf16(v)));
+#endif
+}
 
 void quantize_bf16(uint8_t* row, const float* x, int n) {
   auto* out = reinterpret_cast<uint16_t*>(row);
