@@ -9,6 +9,8 @@
 namespace octavo {
 namespace {
 
+constexpr int kPairsPerStep = 16;  // of reading ahead
+
 template <int kTokens, int kStrips>
 void bf16_tile(const LinearTask& task, int token, int strip) {
   const int64_t strip_bytes = int64_t{(task.k + 1) / 2} * 64;
@@ -17,11 +19,17 @@ void bf16_tile(const LinearTask& task, int token, int strip) {
   Vf acc[kTokens][kStrips];
   for (auto& row : acc)
     for (int s = 0; s < kStrips; ++s) row[s] = initial(task, (strip + s) * 16);
-  for (int pair = 0; pair < (task.k + 1) / 2; ++pair)
-    for (int s = 0; s < kStrips; ++s)
-      for (int t = 0; t < kTokens; ++t)
-        acc[t][s] = dot_bf16(acc[t][s], reinterpret_cast<const uint16_t*>(weights + s * strip_bytes + pair * 64),
-                             reinterpret_cast<const uint16_t*>(act + t * task.act_stride + pair * 4));
+  const int n_pairs = (task.k + 1) / 2;
+  ReadAhead ahead(task, token, kTokens, weights, kStrips * strip_bytes, n_pairs / kPairsPerStep + 1);
+  for (int first = 0; first < n_pairs; first += kPairsPerStep) {
+    ahead.step();
+    const int end = first + kPairsPerStep < n_pairs ? first + kPairsPerStep : n_pairs;
+    for (int pair = first; pair < end; ++pair)
+      for (int s = 0; s < kStrips; ++s)
+        for (int t = 0; t < kTokens; ++t)
+          acc[t][s] = dot_bf16(acc[t][s], reinterpret_cast<const uint16_t*>(weights + s * strip_bytes + pair * 64),
+                               reinterpret_cast<const uint16_t*>(act + t * task.act_stride + pair * 4));
+  }
   for (int t = 0; t < kTokens; ++t)
     for (int s = 0; s < kStrips; ++s) store(task.out + (token + t) * task.out_stride + (strip + s) * 16, acc[t][s]);
 }
@@ -35,6 +43,7 @@ int bf16_tokens(const LinearTask& task, int token, int strip) {
 template <int kStrips>
 void bf16_strips(const LinearTask& task, int strip) {
   int token = bf16_tokens<6, kStrips>(task, 0, strip);
+  token = bf16_tokens<4, kStrips>(task, token, strip);
   token = bf16_tokens<3, kStrips>(task, token, strip);
   token = bf16_tokens<2, kStrips>(task, token, strip);
   bf16_tokens<1, kStrips>(task, token, strip);

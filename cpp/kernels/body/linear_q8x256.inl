@@ -23,6 +23,7 @@ struct Planes256 {
   static constexpr bool kMin = kMinima;
   static constexpr int kQuantBytes = kQuantBits * 512, kScaleBytes = kPairs * 32;
   static constexpr int kMinBytes = kMin ? kScaleBytes : 0;
+  static constexpr int kBytes = kQuantBytes + kScaleBytes + kMinBytes + 32 + (kMin ? 32 : 0);  // of a super block
 
   static int64_t scales(int64_t n) { return n * kQuantBytes; }
   static int64_t minima(int64_t n) { return scales(n) + n * kScaleBytes; }
@@ -73,6 +74,7 @@ struct StripBlock {
   int64_t index;
   const uint8_t *quants, *scales, *minima;
   const uint16_t *d, *dmin;
+  const uint8_t* ahead;  // a block's share of what is needed after this strip
 
   StripBlock(const uint8_t* strip, int64_t n, int64_t block)
       : index(block),
@@ -80,7 +82,8 @@ struct StripBlock {
         scales(strip + Planes::scales(n) + block * Planes::kScaleBytes),
         minima(strip + Planes::minima(n) + block * Planes::kMinBytes),
         d(reinterpret_cast<const uint16_t*>(strip + Planes::d(n)) + block * 16),
-        dmin(reinterpret_cast<const uint16_t*>(strip + Planes::dmin(n)) + block * 16) {}
+        dmin(reinterpret_cast<const uint16_t*>(strip + Planes::dmin(n)) + block * 16),
+        ahead(strip + distance_ahead(Planes::strip_bytes(n)) + block * Planes::kBytes) {}
 
   Vi weights(int pair, int half, int j, int v) const { return Planes::weights(quants, pair, half, j, v); }
   // For dot_scaled.
@@ -158,9 +161,11 @@ inline void add_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int
   }
 }
 
-// The dots of a super block, from its raw quants.
+// The dots of a super block, from its raw quants; `ahead` is fetched meanwhile, if it is not null.
 template <class Planes, int kTokens, class Block>
-inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* const (&rows)[kTokens]) {
+inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* const (&rows)[kTokens],
+                     const uint8_t* ahead) {
+  constexpr int kBytesPerPair = (Planes::kBytes / Planes::kPairs + 63) / 64 * 64;
   const uint8_t* act[kTokens];
   OCTAVO_UNROLL
   for (int t = 0; t < kTokens; ++t) {
@@ -169,6 +174,8 @@ inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* con
     for (Vi& sum : sums[t]) sum = set1i(0);
   }
   for (int pair = 0; pair < Planes::kPairs; ++pair) {
+    if (ahead != nullptr)
+      for (int i = 0; i < kBytesPerPair; i += 64) __builtin_prefetch(ahead + pair * kBytesPerPair + i);
     add_sub_block<Planes, kTokens>(sums, block, pair, 0, act);
     add_sub_block<Planes, kTokens>(sums, block, pair, 1, act);
     OCTAVO_UNROLL
@@ -250,7 +257,7 @@ void q8x256_tile(const LinearTask& task, float* out, const StripBlock<Planes>& b
   }
   SubSums<Planes, kTokens> sums(act_sums);
   Dots<kTokens> dots;
-  raw_dots<Planes, kTokens>(dots, source, act);
+  raw_dots<Planes, kTokens>(dots, source, act, token == 0 ? block.ahead : nullptr);
   sums.settle();
   add_scaled<Planes, kTokens>(at, dots, sums, block, d_act);
 }

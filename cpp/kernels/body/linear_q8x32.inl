@@ -133,8 +133,9 @@ void q8x32_tile(const LinearTask& task, int token, int strip_index) {
     OCTAVO_UNROLL
     for (int v = 0; v < kVecs; ++v) acc[t][v] = initial(task, strip_index * 16 + v * kLanes);
   }
+  ReadAhead ahead(task, token, kTokens, strip, Planes::strip_bytes(groups), groups);
   for (int64_t g = 0; g < groups; ++g) {
-    if constexpr (kTokens <= kStreamTokens) prefetch_ahead(strip + g * Planes::kBytes, Planes::kBytes);
+    ahead.step();
     Dots<kTokens> sums;
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
