@@ -125,22 +125,34 @@ float soften(float* scores, Softmax& state, const AttentionTask& task, const flo
   return reduce_add(sum);
 }
 
-// states[r].out = states[r].out * shrink[r] + the weighed values of keys [first, n).
+// states[r].out = states[r].out * shrink[r] + the weighed values of keys [first, n), in kCols vectors from `dim`.
+template <class Kv, int kRows, int kCols>
+void weigh_columns(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
+                   int n, int dim, int head_dim) {
+  Vf acc[kRows][kCols];
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < kCols; ++c)
+      acc[r][c] = shrink[r] == 0 ? zero() : mul(load_at(states[r].out, dim + c * kLanes, head_dim), set1(shrink[r]));
+  Kv::template weigh<kRows, kCols>(acc, values, p, first, n, dim, head_dim);
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < kCols; ++c) {
+      const int at = dim + c * kLanes;
+      if (at + kLanes <= head_dim)
+        store(states[r].out + at, acc[r][c]);
+      else
+        store_part(states[r].out + at, acc[r][c], head_dim - at);
+    }
+}
+
 template <class Kv, int kRows>
 void weigh_rows(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
                 int n, int head_dim) {
-  for (int dim = 0; dim < head_dim; dim += kLanes) {
-    Vf acc[kRows];
-    for (int r = 0; r < kRows; ++r)
-      acc[r] = shrink[r] == 0 ? zero() : mul(load_at(states[r].out, dim, head_dim), set1(shrink[r]));
-    Kv::template weigh<kRows>(acc, values, p, first, n, dim, head_dim);
-    for (int r = 0; r < kRows; ++r) {
-      if (dim + kLanes <= head_dim)
-        store(states[r].out + dim, acc[r]);
-      else
-        store_part(states[r].out + dim, acc[r], head_dim - dim);
-    }
-  }
+  constexpr int kFit = kLanes / kRows;  // vectors whose sums fit the registers together
+  constexpr int kCols = kFit > 4 ? 4 : kFit > 1 ? kFit : 1;
+  int dim = 0;
+  for (; dim + kCols * kLanes <= head_dim; dim += kCols * kLanes)
+    weigh_columns<Kv, kRows, kCols>(states, values, p, shrink, first, n, dim, head_dim);
+  for (; dim < head_dim; dim += kLanes) weigh_columns<Kv, kRows, 1>(states, values, p, shrink, first, n, dim, head_dim);
 }
 
 // kRows consecutive rows, all of which see some key of the tile, against it.
@@ -188,7 +200,9 @@ void attend_tile(QueryRows<Kv>& rows, const AttentionTask& task, const uint8_t* 
     int last = row + 1;
     while (last < rows.n && sees(task, rows.position[last], first_key)) ++last;
     for (; row + 8 <= last; row += 8) tile_rows<Kv, 8>(rows, row, task, tile, first_key);
+    for (; row + 4 <= last; row += 4) tile_rows<Kv, 4>(rows, row, task, tile, first_key);
     for (; row + 3 <= last; row += 3) tile_rows<Kv, 3>(rows, row, task, tile, first_key);
+    for (; row + 2 <= last; row += 2) tile_rows<Kv, 2>(rows, row, task, tile, first_key);
     for (; row < last; ++row) tile_rows<Kv, 1>(rows, row, task, tile, first_key);
   }
 }
@@ -226,15 +240,22 @@ void write_rows(const QueryRows<Kv>& rows, const AttentionTask& task, int first)
   }
 }
 
+// Tiles lie wherever a block was free.
+inline void prefetch_tile(const uint8_t* tile, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(tile + i);
+}
+
 template <class Kv>
 void attention(const AttentionTask& task) {
   QueryRows<Kv> rows;
   const int n_rows = task.n_queries * task.n_group;
+  const int tile_bytes = kKvTile * task.head_dim * Kv::kBytes;
   for (int first = 0; first < n_rows; first += kQueryRows) {
     gather_rows(rows, task, first, n_rows - first < kQueryRows ? n_rows - first : kQueryRows);
     const int end_key = end_key_of(task, rows.position[rows.n - 1]);
     for (int tile = first_key_of(task, rows.position[0]) / kKvTile; tile * kKvTile < end_key; ++tile) {
       if (tile * kKvTile % kKvChunk == 0) end_chunk(rows, task.head_dim);
+      if (first == 0 && (tile + 1) * kKvTile < end_key) prefetch_tile(task.tiles[tile + 1], 2 * tile_bytes);
       attend_tile<Kv>(rows, task, task.tiles[tile], tile * kKvTile);
     }
     end_chunk(rows, task.head_dim);

@@ -2,7 +2,8 @@
 //   Query          what a query is scored as; query() makes it of floats, in scratch if they change
 //   score          scores[r][key] = q[r] . K[key] for all keys of the tile
 //   store_weights  writes kLanes softmax weights over the scores they were made of
-//   weigh          acc[r] += sum over keys [first, n) of weight[r][key] * V[key][dim..dim+kLanes); first is even
+//   weigh          acc[r][c] += sum over keys [first, n) of weight[r][key] * V[key][dim + c * kLanes..]; first is even,
+//                  and columns beyond head_dim are there only where kCols is 1
 
 #pragma once
 
@@ -47,22 +48,18 @@ struct Bf16Kv : FloatQueries {
     });
   }
 
-  template <int kRows>
-  static void weigh(Vf (&acc)[kRows], const uint8_t* values, const float (*p)[kKvTile], int first, int n, int dim,
-                    int head_dim) {
+  template <int kRows, int kCols>
+  static void weigh(Vf (&acc)[kRows][kCols], const uint8_t* values, const float (*p)[kKvTile], int first, int n,
+                    int dim, int head_dim) {
     const auto* v = reinterpret_cast<const uint16_t*>(values) + dim * 2;
-    int key = first;
-    for (; key + 2 <= n; key += 2) {
-      Vf even, odd;
-      load_pairs_part(v + int64_t{key} * head_dim, head_dim - dim, even, odd);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(even, set1(p[r][key]), acc[r]);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(odd, set1(p[r][key + 1]), acc[r]);
-    }
-    if (key < n) {  // the pair's second token does not exist yet and may hold anything
-      Vf even, odd;
-      load_pairs_part(v + int64_t{key} * head_dim, head_dim - dim, even, odd);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(even, set1(p[r][key]), acc[r]);
-    }
+    for (int key = first; key < n; key += 2)
+      for (int c = 0; c < kCols; ++c) {
+        Vf even, odd;
+        load_pairs_part(v + int64_t{key} * head_dim + c * kLanes * 2, head_dim - dim - c * kLanes, even, odd);
+        for (int r = 0; r < kRows; ++r) acc[r][c] = fma(even, set1(p[r][key]), acc[r][c]);
+        if (key + 1 == n) continue;  // the pair's second token does not exist yet and may hold anything
+        for (int r = 0; r < kRows; ++r) acc[r][c] = fma(odd, set1(p[r][key + 1]), acc[r][c]);
+      }
   }
 
   static void write(const KvWrite& task) {
@@ -128,14 +125,15 @@ struct F32Kv : FloatQueries {
     });
   }
 
-  template <int kRows>
-  static void weigh(Vf (&acc)[kRows], const uint8_t* values, const float (*p)[kKvTile], int first, int n, int dim,
-                    int head_dim) {
+  template <int kRows, int kCols>
+  static void weigh(Vf (&acc)[kRows][kCols], const uint8_t* values, const float (*p)[kKvTile], int first, int n,
+                    int dim, int head_dim) {
     const auto* v = reinterpret_cast<const float*>(values);
-    for (int key = first; key < n; ++key) {
-      const Vf row = load_at(v + int64_t{key} * head_dim, dim, head_dim);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(row, set1(p[r][key]), acc[r]);
-    }
+    for (int key = first; key < n; ++key)
+      for (int c = 0; c < kCols; ++c) {
+        const Vf row = load_at(v + int64_t{key} * head_dim, dim + c * kLanes, head_dim);
+        for (int r = 0; r < kRows; ++r) acc[r][c] = fma(row, set1(p[r][key]), acc[r][c]);
+      }
   }
 
   static void write(const KvWrite& task) {

@@ -35,25 +35,29 @@ struct Bf16DotKv : Bf16Kv {
     store_bf16(reinterpret_cast<uint16_t*>(weights) + key, p);
   }
 
-  template <int kRows>
-  static void weigh(Vf (&acc)[kRows], const uint8_t* values, const float (*p)[kKvTile], int first, int n, int dim,
-                    int head_dim) {
+  template <int kRows, int kCols>
+  static void weigh(Vf (&acc)[kRows][kCols], const uint8_t* values, const float (*p)[kKvTile], int first, int n,
+                    int dim, int head_dim) {
     const auto* v = reinterpret_cast<const uint16_t*>(values) + dim * 2;
-    const auto add_pair = [&](const uint16_t* pairs, int key) {
-      for (int r = 0; r < kRows; ++r) acc[r] = dot_bf16(acc[r], pairs, reinterpret_cast<const uint16_t*>(p[r]) + key);
+    const auto add_pair = [&](int c, const uint16_t* pairs, int key) {
+      for (int r = 0; r < kRows; ++r)
+        acc[r][c] = dot_bf16(acc[r][c], pairs, reinterpret_cast<const uint16_t*>(p[r]) + key);
     };
     int key = first;
-    if (head_dim - dim >= kLanes)
-      for (; key + 2 <= n; key += 2) add_pair(v + int64_t{key} * head_dim, key);
+    if (head_dim - dim >= kCols * kLanes)
+      for (; key + 2 <= n; key += 2)
+        for (int c = 0; c < kCols; ++c) add_pair(c, v + int64_t{key} * head_dim + c * kLanes * 2, key);
     // Columns that are not there; or the pair's second token, which does not exist yet and may hold anything.
-    for (; key < n; key += 2) {
-      uint32_t pairs[kLanes] = {};
-      const int lanes = head_dim - dim < kLanes ? head_dim - dim : kLanes;
-      __builtin_memcpy(pairs, v + int64_t{key} * head_dim, static_cast<size_t>(lanes) * sizeof(*pairs));
-      if (key + 1 == n)
-        for (uint32_t& pair : pairs) pair &= 0xffff;
-      add_pair(reinterpret_cast<const uint16_t*>(pairs), key);
-    }
+    for (; key < n; key += 2)
+      for (int c = 0; c < kCols; ++c) {
+        uint32_t pairs[kLanes] = {};
+        const int left = head_dim - dim - c * kLanes, lanes = left < kLanes ? left : kLanes;
+        __builtin_memcpy(pairs, v + int64_t{key} * head_dim + c * kLanes * 2,
+                         static_cast<size_t>(lanes) * sizeof(*pairs));
+        if (key + 1 == n)
+          for (uint32_t& pair : pairs) pair &= 0xffff;
+        add_pair(c, reinterpret_cast<const uint16_t*>(pairs), key);
+      }
   }
 };
 
