@@ -1,0 +1,86 @@
+#include "quant/fmt_lowbit.h"
+
+#include <algorithm>
+
+#include "base/dtype.h"
+
+namespace octavo {
+namespace {
+
+// Two-bit quants: group g of 32 in each half of 128.
+void unpack_pairs(uint8_t* u, const uint8_t* qs) {
+  for (int half = 0; half < 2; ++half)
+    for (int g = 0; g < 4; ++g)
+      for (int i = 0; i < 32; ++i) u[128 * half + 32 * g + i] = qs[32 * half + i] >> (2 * g) & 3;
+}
+
+// The same for all sub-blocks, and no minima.
+void set_scale(IntBlock& out, uint16_t d, int8_t sc) {
+  std::fill_n(out.sc, 16, sc);
+  std::fill_n(out.mn, 16, uint8_t{0});
+  out.d = half_to_float(d);
+  out.dmin = 0;
+}
+
+// Digits of n bytes whose weights are n apart.
+void unpack_digits(uint8_t* u, const uint8_t* bytes, int n, int digits) {
+  uint8_t power = 1;
+  for (int digit = 0; digit < digits; ++digit, power = static_cast<uint8_t>(power * 3))
+    for (int i = 0; i < n; ++i) {
+      const auto rest = static_cast<uint8_t>(bytes[i] * power);
+      u[digit * n + i] = static_cast<uint8_t>(rest * 3 >> 8);
+    }
+}
+
+}  // namespace
+
+void to_integers(IntBlock& out, const BlockQ2_K& block) {
+  unpack_pairs(out.u, block.qs);
+  for (int s = 0; s < 16; ++s) {
+    out.sc[s] = static_cast<int8_t>(block.scales[s] & 15);
+    out.mn[s] = static_cast<uint8_t>(block.scales[s] >> 4);
+  }
+  out.d = half_to_float(block.d);
+  out.dmin = half_to_float(block.dmin);
+}
+
+void to_integers(IntBlock& out, const BlockQ3_K& block) {
+  unpack_pairs(out.u, block.qs);
+  for (int g = 0; g < 8; ++g)
+    for (int i = 0; i < 32; ++i) {
+      uint8_t& u = out.u[32 * g + i];
+      u = static_cast<uint8_t>(u | (block.hmask[i] >> g & 1) << 2);
+    }
+  set_scale(out, block.d, 0);
+  for (int s = 0; s < 16; ++s) {
+    const int low = block.scales[s % 8] >> (s / 8 * 4) & 15, high = block.scales[8 + s % 4] >> (s / 4 * 2) & 3;
+    out.sc[s] = static_cast<int8_t>((low | high << 4) - 32);
+  }
+}
+
+void to_integers(IntBlock& out, const BlockIQ4_XS& block) {
+  set_scale(out, block.d, 0);
+  for (int s = 0; s < 8; ++s) {
+    const int low = block.scales_l[s / 2] >> (s % 2 * 4) & 15, high = block.scales_h >> (2 * s) & 3;
+    out.sc[2 * s] = out.sc[2 * s + 1] = static_cast<int8_t>((low | high << 4) - 32);
+    for (int i = 0; i < 16; ++i) {
+      const uint8_t pair = block.qs[16 * s + i];
+      out.u[32 * s + i] = static_cast<uint8_t>(kIQ4Values[pair & 15] + BlockIQ4_XS::kBias);
+      out.u[32 * s + 16 + i] = static_cast<uint8_t>(kIQ4Values[pair >> 4] + BlockIQ4_XS::kBias);
+    }
+  }
+}
+
+void to_integers(IntBlock& out, const BlockTQ1_0& block) {
+  set_scale(out, block.d, 1);
+  unpack_digits(out.u, block.qs, 32, 5);
+  unpack_digits(out.u + 160, block.qs + 32, 16, 5);
+  unpack_digits(out.u + 240, block.qh, 4, 4);
+}
+
+void to_integers(IntBlock& out, const BlockTQ2_0& block) {
+  set_scale(out, block.d, 1);
+  unpack_pairs(out.u, block.qs);
+}
+
+}  // namespace octavo
