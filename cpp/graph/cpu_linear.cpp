@@ -52,7 +52,8 @@ const float* bias_of(const Chunk& chunk) {
 
 void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Chunk& chunk, int n, const float* bias) {
   const int k = static_cast<int>(chunk.part->weight->k);
-  chunk.part->kernel.run({out, out_stride, act.first, act.stride, chunk.weights, n, chunk.strips, k, bias});
+  chunk.part->kernel.run({out, out_stride, act.first, act.stride, chunk.weights, n, chunk.strips, k, bias,
+                          &format_row(chunk.part->weight->format)});
 }
 
 ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token) {

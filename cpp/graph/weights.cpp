@@ -48,6 +48,8 @@ Weight linear_of(const SourceMatrix& source, Format target) {
   check_source(source);
   OCTAVO_CHECK(source.k % format_row(target).block_size == 0, "Tensor ", source.name, " has rows of ", source.k,
                " weights, which cannot be stored as ", format_row(target).name, ".");
+  OCTAVO_CHECK(source.format == target || format_row(target).quantize != nullptr, "Tensor ", source.name, " is ",
+               format_row(source.format).name, " and cannot become ", format_row(target).name, ", which is only read.");
   Weight weight;
   weight.name = source.name;
   weight.kind = Weight::Kind::kLinear;

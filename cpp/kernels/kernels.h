@@ -22,7 +22,8 @@ struct LinearTask {
   int n_tokens;
   int n_strips;
   int k;
-  const float* bias = nullptr;  // (16 * n_strips): what each sum starts from; null: 0
+  const float* bias = nullptr;        // (16 * n_strips): what each sum starts from; null: 0
+  const FormatRow* format = nullptr;  // of the weights
 };
 
 struct LinearKernel {

@@ -37,6 +37,12 @@ template <int kBits>
 inline Vi shift_right(Vi v) {
   return _mm256_srli_epi32(v, kBits);
 }
+template <int kBits>
+inline Vi shift_right_signed(Vi v) {
+  return _mm256_srai_epi32(v, kBits);
+}
+inline Vi mul_ints(Vi a, Vi b) { return _mm256_mullo_epi32(a, b); }
+inline Vi xor_bits(Vi a, Vi b) { return _mm256_xor_si256(a, b); }
 inline Vi and_bits(Vi a, Vi b) { return _mm256_and_si256(a, b); }
 inline Vi or_bits(Vi a, Vi b) { return _mm256_or_si256(a, b); }
 inline Vi bits_of(Vf v) { return _mm256_castps_si256(v); }

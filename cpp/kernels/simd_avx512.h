@@ -42,6 +42,12 @@ template <int kBits>
 inline Vi shift_right(Vi v) {
   return _mm512_srli_epi32(v, kBits);
 }
+template <int kBits>
+inline Vi shift_right_signed(Vi v) {
+  return _mm512_srai_epi32(v, kBits);
+}
+inline Vi mul_ints(Vi a, Vi b) { return _mm512_mullo_epi32(a, b); }
+inline Vi xor_bits(Vi a, Vi b) { return _mm512_xor_si512(a, b); }
 inline Vi and_bits(Vi a, Vi b) { return _mm512_and_si512(a, b); }
 inline Vi or_bits(Vi a, Vi b) { return _mm512_or_si512(a, b); }
 inline Vi bits_of(Vf v) { return _mm512_castps_si512(v); }

@@ -11,6 +11,11 @@ namespace {
 // What the chains of outputs row..row+kLanes start from.
 inline Vf initial(const LinearTask& task, int row) { return task.bias == nullptr ? zero() : load(task.bias + row); }
 
+// Bytes from one strip to the next of a format with to_integers.
+inline int64_t integer_strip_bytes(const LinearTask& task) {
+  return (int64_t{task.k} / 256 * 16 * task.format->block_bytes + 63) / 64 * 64;
+}
+
 // Where the weights to fetch lie while a strip of `bytes` is computed, from its own.
 constexpr int64_t distance_ahead(int64_t bytes) {
   constexpr int64_t kLeast = 8192;  // as far as memory takes to answer

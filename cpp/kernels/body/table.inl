@@ -17,6 +17,18 @@ const KernelTable OCTAVO_TABLE = {
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q4_K},
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q5_K},
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q6_K},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q2_K},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(2, 7)},    // Q3_K
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(7, 241)},  // IQ4_XS
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(0, 2)},    // TQ1_0
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(0, 3)},    // TQ2_0
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 25)},   // IQ1_S
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 25)},   // IQ1_M
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_XXS
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_XS
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_S
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 126)},  // IQ3_XXS
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 31)},   // IQ3_S
     }},
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

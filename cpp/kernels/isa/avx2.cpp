@@ -5,6 +5,7 @@
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"
+#include "kernels/body/linear_integers.inl"
 #include "kernels/body/linear_q8x256.inl"
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/kernels.h"

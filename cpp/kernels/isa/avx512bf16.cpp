@@ -13,6 +13,7 @@
 #include "kernels/body/kv_bf16_dot.inl"
 #include "kernels/body/linear_bf16_dot.inl"
 #include "kernels/body/linear_float.inl"
+#include "kernels/body/linear_integers.inl"
 #include "kernels/body/linear_q8x256.inl"
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/kernels.h"
