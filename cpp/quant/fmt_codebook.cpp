@@ -6,13 +6,11 @@
 #include <cstring>
 
 #include "base/dtype.h"
+#include "quant/byte_words.h"
 #include "quant/iq_grids.h"
 
 namespace octavo {
 namespace {
-
-// Eight values as the bytes of a word, so that a group is a few operations; no byte carries into the next.
-constexpr uint64_t kOnes = 0x0101010101010101;
 
 // Entries as words of bytes; levels: what the digits stand for.
 template <int kBits, size_t kEntries, size_t kLevels>
@@ -55,17 +53,15 @@ const std::array<uint64_t, 1024> kIQ2_S = unpack<2>(kGridIQ2_S, kLevelsIQ2);
 const std::array<uint64_t, 256> kIQ3_XXS = unpack<3>(kGridIQ3_XXS, kLevelsIQ3_XXS);
 const std::array<uint64_t, 512> kIQ3_S = unpack<3>(kGridIQ3_S, kLevelsIQ3_S);
 
-// bias + magnitude, or bias - magnitude where the mask is set.
+// Group i of eight: bias + magnitude, or bias - magnitude where the mask is set.
 template <int kBias>
-void put_group(uint8_t* u, uint64_t magnitudes, uint64_t negative) {
-  const uint64_t word = kBias * kOnes + magnitudes - ((magnitudes & negative) << 1);
-  std::memcpy(u, &word, sizeof(word));
+void put_group(IntBlock& out, int i, uint64_t magnitudes, uint64_t negative) {
+  put_eight(out, i, kBias * kOnes + magnitudes - ((magnitudes & negative) << 1));
 }
 
-// bias + 8 g + 1, or - 1.
-void put_ternary(uint8_t* u, uint64_t word, bool minus) {
-  word = minus ? word - kOnes : word + kOnes;
-  std::memcpy(u, &word, sizeof(word));
+// Group i of eight: bias + 8 g + 1, or - 1.
+void put_ternary(IntBlock& out, int i, uint64_t word, bool minus) {
+  put_eight(out, i, minus ? word - kOnes : word + kOnes);
 }
 
 uint32_t word_at(const uint8_t* bytes) {
@@ -91,7 +87,7 @@ void to_integers(IntBlock& out, const BlockIQ1_S& block) {
     const unsigned high = block.qh[s];
     out.sc[2 * s] = out.sc[2 * s + 1] = odd_factor(high >> 12 & 7);
     for (int i = 0; i < 4; ++i)
-      put_ternary(out.u + 32 * s + 8 * i, kIQ1[block.qs[4 * s + i] | (high >> (3 * i) & 7) << 8], high >> 15 != 0);
+      put_ternary(out, 4 * s + i, kIQ1[block.qs[4 * s + i] | (high >> (3 * i) & 7) << 8], high >> 15 != 0);
   }
 }
 
@@ -104,7 +100,7 @@ void to_integers(IntBlock& out, const BlockIQ1_M& block) {
     out.sc[s] = odd_factor(scales[s / 4] >> (s % 4 * 3) & 7u);
     for (int i = 2 * s; i < 2 * s + 2; ++i) {
       const unsigned high = block.qh[i / 2] >> (i % 2 * 4) & 15u;
-      put_ternary(out.u + 8 * i, kIQ1[block.qs[i] | (high & 7) << 8], high >> 3 != 0);
+      put_ternary(out, i, kIQ1[block.qs[i] | (high & 7) << 8], high >> 3 != 0);
     }
   }
 }
@@ -115,7 +111,7 @@ void to_integers(IntBlock& out, const BlockIQ2_XXS& block) {
     const uint32_t signs = word_at(block.qs + 8 * s + 4);
     out.sc[2 * s] = out.sc[2 * s + 1] = odd_factor(signs >> 28);
     for (int i = 0; i < 4; ++i)
-      put_group<BlockIQ2_XXS::kBias>(out.u + 32 * s + 8 * i, kIQ2_XXS[block.qs[8 * s + i]],
+      put_group<BlockIQ2_XXS::kBias>(out, 4 * s + i, kIQ2_XXS[block.qs[8 * s + i]],
                                      kEvenSignMasks[signs >> (7 * i) & 127]);
   }
 }
@@ -124,14 +120,14 @@ void to_integers(IntBlock& out, const BlockIQ2_XS& block) {
   set_unit(out, half_to_float(block.d) * 0.125f);
   for (int s = 0; s < 16; ++s) out.sc[s] = odd_factor(block.scales[s / 2] >> (s % 2 * 4) & 15u);
   for (int i = 0; i < 32; ++i)
-    put_group<BlockIQ2_XS::kBias>(out.u + 8 * i, kIQ2_XS[block.qs[i] & 511], kEvenSignMasks[block.qs[i] >> 9]);
+    put_group<BlockIQ2_XS::kBias>(out, i, kIQ2_XS[block.qs[i] & 511], kEvenSignMasks[block.qs[i] >> 9]);
 }
 
 void to_integers(IntBlock& out, const BlockIQ2_S& block) {
   set_unit(out, half_to_float(block.d) * 0.125f);
   for (int s = 0; s < 16; ++s) out.sc[s] = odd_factor(block.scales[s / 2] >> (s % 2 * 4) & 15u);
   for (int i = 0; i < 32; ++i)
-    put_group<BlockIQ2_S::kBias>(out.u + 8 * i, kIQ2_S[block.qs[i] | (block.qh[i / 4] >> (i % 4 * 2) & 3u) << 8],
+    put_group<BlockIQ2_S::kBias>(out, i, kIQ2_S[block.qs[i] | (block.qh[i / 4] >> (i % 4 * 2) & 3u) << 8],
                                  kSignMasks[block.signs[i]]);
 }
 
@@ -142,7 +138,7 @@ void to_integers(IntBlock& out, const BlockIQ3_XXS& block) {
     out.sc[2 * s] = out.sc[2 * s + 1] = odd_factor(signs >> 28);
     for (int i = 0; i < 4; ++i) {
       const uint8_t* pair = block.qs + 8 * s + 2 * i;
-      put_group<BlockIQ3_XXS::kBias>(out.u + 32 * s + 8 * i, kIQ3_XXS[pair[0]] | kIQ3_XXS[pair[1]] << 32,
+      put_group<BlockIQ3_XXS::kBias>(out, 4 * s + i, kIQ3_XXS[pair[0]] | kIQ3_XXS[pair[1]] << 32,
                                      kEvenSignMasks[signs >> (7 * i) & 127]);
     }
   }
@@ -155,7 +151,7 @@ void to_integers(IntBlock& out, const BlockIQ3_S& block) {
     for (int i = 0; i < 4; ++i) {
       const uint8_t* pair = block.qs + 8 * s + 2 * i;
       const unsigned ninth = block.qh[s] >> (2 * i);
-      put_group<BlockIQ3_S::kBias>(out.u + 32 * s + 8 * i,
+      put_group<BlockIQ3_S::kBias>(out, 4 * s + i,
                                    kIQ3_S[pair[0] | (ninth & 1) << 8] | kIQ3_S[pair[1] | (ninth >> 1 & 1) << 8] << 32,
                                    kSignMasks[block.signs[4 * s + i]]);
     }

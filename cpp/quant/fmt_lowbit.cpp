@@ -3,16 +3,23 @@
 #include <algorithm>
 
 #include "base/dtype.h"
+#include "quant/byte_words.h"
 
 namespace octavo {
 namespace {
 
-// Two-bit quants: group g of 32 in each half of 128.
-void unpack_pairs(uint8_t* u, const uint8_t* qs) {
+// Two-bit quants: group g of 32 in each half of 128; more(g, i) is added to bytes 8i.. of a group.
+template <class More>
+void unpack_pairs(IntBlock& out, const uint8_t* qs, More more) {
   for (int half = 0; half < 2; ++half)
-    for (int g = 0; g < 4; ++g)
-      for (int i = 0; i < 32; ++i) u[128 * half + 32 * g + i] = qs[32 * half + i] >> (2 * g) & 3;
+    for (int i = 0; i < 4; ++i) {
+      const uint64_t word = load_eight(qs + 32 * half + 8 * i);
+      for (int g = 0; g < 4; ++g)
+        put_eight(out, 16 * half + 4 * g + i, (word >> (2 * g) & 3 * kOnes) + more(4 * half + g, i));
+    }
 }
+
+constexpr auto kNoMore = [](int, int) { return uint64_t{0}; };
 
 // The same for all sub-blocks, and no minima.
 void set_scale(IntBlock& out, uint16_t d, int8_t sc) {
@@ -35,7 +42,7 @@ void unpack_digits(uint8_t* u, const uint8_t* bytes, int n, int digits) {
 }  // namespace
 
 void to_integers(IntBlock& out, const BlockQ2_K& block) {
-  unpack_pairs(out.u, block.qs);
+  unpack_pairs(out, block.qs, kNoMore);
   for (int s = 0; s < 16; ++s) {
     out.sc[s] = static_cast<int8_t>(block.scales[s] & 15);
     out.mn[s] = static_cast<uint8_t>(block.scales[s] >> 4);
@@ -45,12 +52,7 @@ void to_integers(IntBlock& out, const BlockQ2_K& block) {
 }
 
 void to_integers(IntBlock& out, const BlockQ3_K& block) {
-  unpack_pairs(out.u, block.qs);
-  for (int g = 0; g < 8; ++g)
-    for (int i = 0; i < 32; ++i) {
-      uint8_t& u = out.u[32 * g + i];
-      u = static_cast<uint8_t>(u | (block.hmask[i] >> g & 1) << 2);
-    }
+  unpack_pairs(out, block.qs, [&](int g, int i) { return (load_eight(block.hmask + 8 * i) >> g & kOnes) << 2; });
   set_scale(out, block.d, 0);
   for (int s = 0; s < 16; ++s) {
     const int low = block.scales[s % 8] >> (s / 8 * 4) & 15, high = block.scales[8 + s % 4] >> (s / 4 * 2) & 3;
@@ -60,27 +62,31 @@ void to_integers(IntBlock& out, const BlockQ3_K& block) {
 
 void to_integers(IntBlock& out, const BlockIQ4_XS& block) {
   set_scale(out, block.d, 0);
+  uint8_t u[256];  // not through the pointer, which could point anywhere
   for (int s = 0; s < 8; ++s) {
     const int low = block.scales_l[s / 2] >> (s % 2 * 4) & 15, high = block.scales_h >> (2 * s) & 3;
     out.sc[2 * s] = out.sc[2 * s + 1] = static_cast<int8_t>((low | high << 4) - 32);
     for (int i = 0; i < 16; ++i) {
       const uint8_t pair = block.qs[16 * s + i];
-      out.u[32 * s + i] = static_cast<uint8_t>(kIQ4Values[pair & 15] + BlockIQ4_XS::kBias);
-      out.u[32 * s + 16 + i] = static_cast<uint8_t>(kIQ4Values[pair >> 4] + BlockIQ4_XS::kBias);
+      u[32 * s + i] = static_cast<uint8_t>(kIQ4Values[pair & 15] + BlockIQ4_XS::kBias);
+      u[32 * s + 16 + i] = static_cast<uint8_t>(kIQ4Values[pair >> 4] + BlockIQ4_XS::kBias);
     }
   }
+  std::copy_n(u, 256, out.u);
 }
 
 void to_integers(IntBlock& out, const BlockTQ1_0& block) {
   set_scale(out, block.d, 1);
-  unpack_digits(out.u, block.qs, 32, 5);
-  unpack_digits(out.u + 160, block.qs + 32, 16, 5);
-  unpack_digits(out.u + 240, block.qh, 4, 4);
+  uint8_t u[256];
+  unpack_digits(u, block.qs, 32, 5);
+  unpack_digits(u + 160, block.qs + 32, 16, 5);
+  unpack_digits(u + 240, block.qh, 4, 4);
+  std::copy_n(u, 256, out.u);
 }
 
 void to_integers(IntBlock& out, const BlockTQ2_0& block) {
   set_scale(out, block.d, 1);
-  unpack_pairs(out.u, block.qs);
+  unpack_pairs(out, block.qs, kNoMore);
 }
 
 }  // namespace octavo

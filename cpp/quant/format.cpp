@@ -13,6 +13,14 @@
 namespace octavo {
 namespace {
 
+void decode(float* out, const IntBlock& block, int bias) {
+  for (int i = 0; i < 256; ++i) {
+    const float scale = block.d * static_cast<float>(block.sc[i / 16]);
+    const float min = block.dmin * static_cast<float>(block.mn[i / 16]);
+    out[i] = scale * static_cast<float>(block.u[i] - bias) - min;
+  }
+}
+
 // Blocks are copied to and from locals: a file gives no alignment.
 template <class Block>
 void block_to_integers(IntBlock& out, const uint8_t* bytes) {
@@ -25,7 +33,8 @@ template <class Block>
 void dequantize_super_blocks(float* out, const void* blocks, int64_t n) {
   const auto* bytes = static_cast<const uint8_t*>(blocks);
   for (int64_t i = 0; i < n; i += Block::kSize, bytes += sizeof(Block)) {
-    IntBlock integers;
+    uint8_t u[256];
+    IntBlock integers{.u = u, .sc = {}, .mn = {}, .d = 0, .dmin = 0};
     block_to_integers<Block>(integers, bytes);
     decode(out + i, integers, Block::kBias);
   }

@@ -71,7 +71,7 @@ struct FormatRow {
   // Scalar references over n weights, n a multiple of block_size.
   void (*dequantize)(float* out, const void* blocks, int64_t n);
   void (*quantize)(void* blocks, const float* in, int64_t n);  // null: octavo only reads the format
-  void (*to_integers)(IntBlock& out, const uint8_t* block);    // a super block unpacked (quant/int_block.h), or null
+  void (*to_integers)(IntBlock& out, const uint8_t* block);    // unpacks a super block (quant/int_block.h), or null
 };
 
 const FormatRow& format_row(Format format);

@@ -19,7 +19,7 @@ from octavo.weights.gguf import GGML_TYPES, GGUFFile, is_gguf, open_gguf
 from octavo.weights.gguf_config import hf_config, hf_tensor_names, rows_permuted, unpermute_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gguf"
-FILES = sorted(GOLDEN.glob("*.gguf"))
+FILES = sorted(path for path in GOLDEN.glob("*.gguf") if path.stem != "tiny-Q2_0")  # unknown to the gguf package
 Q4_0_ROW = bytes(18)
 
 

@@ -18,6 +18,30 @@ struct Integers {
   static constexpr bool kMin = kMinima;
 };
 
+// kLanes dwords.
+using Dwords = int32_t __attribute__((vector_size(kLanes * 4)));
+
+// a[0] b[0] a[1] b[1] ... from element `first` of both.
+inline Dwords interleave(Dwords a, Dwords b, int first) {
+  Dwords order;
+  for (int i = 0; i < kLanes; ++i) order[i] = first + i / 2 + i % 2 * kLanes;
+  return __builtin_shuffle(a, b, order);
+}
+
+// A square of kLanes rows of dwords turned over: each round moves one bit of an element's row to its column.
+inline void transpose(uint8_t* out, int64_t out_stride, const uint8_t* in, int64_t in_stride) {
+  Dwords rows[2][kLanes];
+  for (int i = 0; i < kLanes; ++i) __builtin_memcpy(&rows[0][i], in + i * in_stride, sizeof(Dwords));
+  int at = 0;
+  for (int round = 1; round < kLanes; round *= 2, at = 1 - at)
+    for (int i = 0; i < kLanes / 2; ++i) {
+      const Dwords a = rows[at][i], b = rows[at][i + kLanes / 2];
+      rows[1 - at][2 * i] = interleave(a, b, 0);
+      rows[1 - at][2 * i + 1] = interleave(a, b, kLanes / 2);
+    }
+  for (int i = 0; i < kLanes; ++i) __builtin_memcpy(out + i * out_stride, &rows[at][i], sizeof(Dwords));
+}
+
 template <class Planes>
 struct IntegerBlock {
   alignas(64) uint8_t lines[64][64];  // byte 4 * row + b of line j: weight 4 * j + b
@@ -30,10 +54,13 @@ struct IntegerBlock {
     const int64_t bytes = task.format->block_bytes;
     const uint8_t* blocks = strip + block * 16 * bytes;
     const int64_t distance = distance_ahead(task.k / 256 * 16 * bytes);
+    alignas(64) uint8_t rows[16][256];
     for (int row = 0; row < 16; ++row) {
       for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(blocks + row * bytes + distance + i);
-      put_row(row, *task.format, blocks + row * bytes);
+      put_row(row, rows[row], *task.format, blocks + row * bytes);
     }
+    for (int row = 0; row < 16; row += kLanes)
+      for (int j = 0; j < 64; j += kLanes) transpose(lines[j] + 4 * row, sizeof(lines[0]), rows[row] + 4 * j, 256);
   }
 
   Vi weights(int pair, int half, int j, int v) const {
@@ -47,13 +74,13 @@ struct IntegerBlock {
   Vf min_unit(int v) const { return load(dmin + v * kLanes); }
 
  private:
-  void put_row(int row, const FormatRow& format, const uint8_t* bytes) {
+  void put_row(int row, uint8_t* u, const FormatRow& format, const uint8_t* bytes) {
     IntBlock block;
+    block.u = u;
     format.to_integers(block, bytes);
-    for (int j = 0; j < 64; ++j) __builtin_memcpy(lines[j] + 4 * row, block.u + 4 * j, 4);
     for (int pair = 0; pair < Planes::kPairs; ++pair) {
       __builtin_memcpy(scales[pair][row], block.sc + 2 * pair, 2);
-      __builtin_memcpy(minima[pair][row], block.mn + 2 * pair, 2);
+      if constexpr (Planes::kMin) __builtin_memcpy(minima[pair][row], block.mn + 2 * pair, 2);
     }
     d[row] = block.d;
     dmin[row] = block.dmin;

@@ -33,7 +33,9 @@ void scalar_integers(const LinearTask& task) {
     for (int t = 0; t < task.n_tokens; ++t)
       task.out[t * task.out_stride + row] = task.bias == nullptr ? 0 : task.bias[row];
     for (int64_t b = 0; b < n; ++b) {
+      uint8_t u[256];
       IntBlock block;
+      block.u = u;
       task.format->to_integers(block, strip + (b * 16 + row % 16) * bytes);
       for (int t = 0; t < task.n_tokens; ++t) {
         float& out = task.out[t * task.out_stride + row];
