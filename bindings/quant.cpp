@@ -46,6 +46,8 @@ py::array_t<float> dequantize(const std::string& name, const py::buffer& blocks,
 py::array_t<uint8_t> quantize(const std::string& name,
                               const py::array_t<float, py::array::c_style | py::array::forcecast>& values) {
   const FormatRow& row = checked_row(name, values.size());
+  OCTAVO_CHECK(row.quantize != nullptr, "octavo reads ", row.name,
+               " but does not write it; quantise to another format.");
   py::array_t<uint8_t> out(static_cast<py::ssize_t>(row_bytes(row.format, values.size())));
   row.quantize(out.mutable_data(), values.data(), values.size());
   return out;

@@ -35,9 +35,13 @@ struct RandomMatrix {
     std::normal_distribution<float> weight(0.0f, deviation);
     std::vector<float> floats(static_cast<size_t>(k));
     const size_t bytes = row_bytes(format, k), distinct = static_cast<size_t>(std::min(n, kDistinct)) * bytes;
+    const FormatRow& row = format_row(format);
     for (size_t at = 0; at < distinct; at += bytes) {
       std::generate(floats.begin(), floats.end(), [&] { return weight(random); });
-      format_row(format).quantize(rows.data() + at, floats.data(), k);
+      if (row.quantize != nullptr)
+        row.quantize(rows.data() + at, floats.data(), k);
+      else  // small random bits; a half that they make is no infinity
+        std::generate_n(rows.data() + at, bytes, [&] { return static_cast<uint8_t>(random() & 0x3b); });
     }
     for (size_t at = distinct; at < rows.size(); at += distinct)
       std::copy_n(rows.data(), std::min(distinct, rows.size() - at), rows.data() + at);

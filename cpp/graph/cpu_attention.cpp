@@ -14,29 +14,61 @@ uint8_t* tile_of(const Step& step, const KvSlot& slot, int seq, int tile, int he
   return step.kv + block * step.plan->kv_block_bytes + slot.offset + head * 2 * slot.layout.tile_bytes();
 }
 
-// Rotates a token's key of one kv head and the queries that share it, and stores the key and its value.
-void store_token(const Step& step, const OpCall& call, int seq, int token, int head) {
+// New tokens of one sequence that lie in one tile of its cache.
+struct Run {
+  int seq, token, n;
+};
+
+void rotate(const Step& step, const OpCall& call, int token, int head) {
+  const AttentionOp& op = call.attention;
+  const int group = op.n_heads / op.n_kv_heads;
+  const auto half = static_cast<int>(step.plan->ropes[static_cast<size_t>(op.rope)].inv_freq.size());
+  const float* cos = (*step.rope_tables)[static_cast<size_t>(op.rope)].data() + int64_t{token} * 2 * half;
+  float* q = step.floats(call.in, token) + head * group * op.head_dim;
+  for (int i = 0; i < group; ++i) step.kernels->rope(q + i * op.head_dim, cos, cos + half, half);
+  step.kernels->rope(step.floats(call.second, token) + head * op.head_dim, cos, cos + half, half);
+}
+
+// Rotates the tokens' keys of one kv head and the queries that share it, and stores the keys and their values.
+void store_run(const Step& step, const OpCall& call, const Run& run, int head) {
   const AttentionOp& op = call.attention;
   const KvSlot& slot = step.plan->kv[static_cast<size_t>(op.layer)];
-  const int group = op.n_heads / op.n_kv_heads, position = step.batch->positions[static_cast<size_t>(token)];
-  float* q = step.floats(call.in, token) + head * group * op.head_dim;
-  float* k = step.floats(call.second, token) + head * op.head_dim;
-  if (op.rope >= 0) {
-    const auto half = static_cast<int>(step.plan->ropes[static_cast<size_t>(op.rope)].inv_freq.size());
-    const float* cos = (*step.rope_tables)[static_cast<size_t>(op.rope)].data() + int64_t{token} * 2 * half;
-    for (int i = 0; i < group; ++i) step.kernels->rope(q + i * op.head_dim, cos, cos + half, half);
-    step.kernels->rope(k, cos, cos + half, half);
+  const int position = step.batch->positions[static_cast<size_t>(run.token)];
+  for (int t = 0; op.rope >= 0 && t < run.n; ++t) rotate(step, call, run.token + t, head);
+  const auto f32 = static_cast<size_t>(ActFormat::kF32);
+  step.kernels->kv_write[static_cast<size_t>(slot.layout.type)]({
+      .tile = tile_of(step, slot, run.seq, position / kKvTile, head),
+      .k = step.floats(call.second, run.token) + head * op.head_dim,
+      .v = step.floats(call.third, run.token) + head * op.head_dim,
+      .k_stride = call.second[f32].stride / 4,
+      .v_stride = call.third[f32].stride / 4,
+      .slot = position % kKvTile,
+      .n_tokens = run.n,
+      .head_dim = op.head_dim,
+  });
+}
+
+// f(run) for the new tokens of a sequence, tile by tile.
+template <class F>
+void for_runs(const Batch& batch, int seq, F f) {
+  const int end = batch.query_start[static_cast<size_t>(seq) + 1];
+  for (int token = batch.query_start[static_cast<size_t>(seq)]; token < end;) {
+    const int slot = batch.positions[static_cast<size_t>(token)] % kKvTile;
+    const Run run{seq, token, std::min(kKvTile - slot, end - token)};
+    f(run);
+    token += run.n;
   }
-  step.kernels->kv_write[static_cast<size_t>(slot.layout.type)](tile_of(step, slot, seq, position / kKvTile, head), k,
-                                                                step.floats(call.third, token) + head * op.head_dim,
-                                                                position % kKvTile, op.head_dim);
 }
 
 void store_all(const Step& step, const OpCall& call) {
-  for (int token; (token = step.first_counter(call).take()) < step.n_rows;) {
-    const int seq = step.batch->sequence_of(token);
-    for (int head = 0; head < call.attention.n_kv_heads; ++head) store_token(step, call, seq, token, head);
-  }
+  Counter& counter = step.first_counter(call);
+  int index = 0, mine = counter.take();
+  for (int seq = 0; seq < step.batch->n_seqs(); ++seq)
+    for_runs(*step.batch, seq, [&](const Run& run) {
+      if (index++ != mine) return;
+      for (int head = 0; head < call.attention.n_kv_heads; ++head) store_run(step, call, run, head);
+      mine = counter.take();
+    });
 }
 
 int items_of(int n_queries) { return (n_queries + kQueriesPerItem - 1) / kQueriesPerItem; }
@@ -110,7 +142,7 @@ int64_t attention_scratch_bytes(const AttentionOp& op, int max_context) {
   const int64_t tiles = max_context / kKvTile + 2;
   const int group = op.n_heads / op.n_kv_heads;
   return static_cast<int64_t>(round_up(static_cast<size_t>(tiles) * sizeof(void*), 64)) +
-         emit_stage_bytes(group * op.head_dim) + attention_scratch(group, op.head_dim) * 4;
+         emit_stage_bytes(group * op.head_dim) + attention_scratch(op.head_dim) * 4;
 }
 
 void attention(const Step& step, const OpCall& call, const Worker& worker) {
@@ -126,11 +158,10 @@ void attention(const Step& step, const OpCall& call, const Worker& worker) {
   // Later queries see more keys: the longest items of a sequence go first.
   for (int seq = 0; seq < batch.n_seqs(); ++seq) {
     const int n_queries = n_queries_of(batch, seq), ranges = items_of(n_queries);
-    const int start = batch.query_start[static_cast<size_t>(seq)];
     for (; item < first_item + ranges * n_heads; item = counter.take()) {
       const int first = (ranges - 1 - (item - first_item) / n_heads) * kQueriesPerItem;
       const int head = (item - first_item) % n_heads;
-      for (int i = 0; own && i < n_queries; ++i) store_token(step, call, seq, start + i, head);
+      if (own) for_runs(batch, seq, [&](const Run& run) { store_run(step, call, run, head); });
       attend(step, call, {seq, head, first, std::min(kQueriesPerItem, n_queries - first)}, step.thread_scratch(worker));
     }
     first_item += ranges * n_heads;

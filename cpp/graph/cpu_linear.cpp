@@ -78,15 +78,19 @@ const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Ch
   return panel;
 }
 
-void scale_rows(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
-  const float* scales = chunk.part->weight->aqlm->scales + chunk.first();
-  for (int t = 0; t < n; ++t) step.kernels->mul(out + t * out_stride, out + t * out_stride, scales, chunk.valid());
+const float* bias_of(const Chunk& chunk) {
+  return chunk.part->bias == nullptr ? nullptr : chunk.part->bias + chunk.first();
 }
 
 void add_bias(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
-  if (chunk.part->bias == nullptr) return;
-  for (int t = 0; t < n; ++t)
-    step.kernels->add(out + t * out_stride, out + t * out_stride, chunk.part->bias + chunk.first(), chunk.valid());
+  const float* bias = bias_of(chunk);
+  if (bias == nullptr) return;
+  for (int t = 0; t < n; ++t) step.kernels->add(out + t * out_stride, out + t * out_stride, bias, chunk.valid());
+}
+
+void scale_rows(float* out, int64_t out_stride, const Step& step, const Chunk& chunk, int n) {
+  const float* scales = chunk.part->weight->aqlm->scales + chunk.first();
+  for (int t = 0; t < n; ++t) step.kernels->mul(out + t * out_stride, out + t * out_stride, scales, chunk.valid());
 }
 
 void look_up(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
@@ -105,10 +109,14 @@ void look_up(float* out, int64_t out_stride, const ActRows& act, const Step& ste
                             .k = static_cast<int>(matrix.k)});
 }
 
-void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
+void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n,
+                const float* bias) {
   const Weight& weight = *chunk.part->weight;
-  const LinearTask task{out,           out_stride, act.first,    act.stride,
-                        chunk.weights, n,          chunk.strips, static_cast<int>(weight.k)};
+  const LinearTask task{out,           out_stride,
+                        act.first,     act.stride,
+                        chunk.weights, n,
+                        chunk.strips,  static_cast<int>(weight.k),
+                        bias,          &format_row(weight.format)};
   if (weight.by_table)
     look_up(out, out_stride, act, step, chunk, n);
   else if (chunk.weights == nullptr)
@@ -163,7 +171,7 @@ ActTargets input_rows(const Step& step, const OpCall& call, const Worker& worker
 void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n,
                       float* tile) {
   const int width = chunk.width();
-  run_kernel(tile, width, {act.first, act.stride / 2}, step, chunk, 2 * n);
+  run_kernel(tile, width, {act.first, act.stride / 2}, step, chunk, 2 * n, nullptr);
   for (int t = 0; t < n; ++t)
     step.kernels->add(out + t * out_stride, tile + 2 * t * width, tile + (2 * t + 1) * width, width);
   add_bias(out, out_stride, step, chunk, n);
@@ -307,8 +315,9 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
 }
 
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
-  run_kernel(out, out_stride, act, step, chunk, n);
-  if (chunk.part->weight->scales_outputs()) scale_rows(out, out_stride, step, chunk, n);
+  if (!chunk.part->weight->scales_outputs()) return run_kernel(out, out_stride, act, step, chunk, n, bias_of(chunk));
+  run_kernel(out, out_stride, act, step, chunk, n, nullptr);
+  scale_rows(out, out_stride, step, chunk, n);
   add_bias(out, out_stride, step, chunk, n);
 }
 

@@ -59,6 +59,8 @@ Weight linear_of(const SourceMatrix& source, Format target) {
   check_source(source);
   OCTAVO_CHECK(source.k % format_row(target).block_size == 0, "Tensor ", source.name, " has rows of ", source.k,
                " weights, which cannot be stored as ", format_row(target).name, ".");
+  OCTAVO_CHECK(source.format == target || format_row(target).quantize != nullptr, "Tensor ", source.name, " is ",
+               format_row(source.format).name, " and cannot become ", format_row(target).name, ", which is only read.");
   return linear(source.name, target, source.n, source.k);
 }
 
@@ -250,7 +252,8 @@ WeightId WeightStore::add_vector(const SourceMatrix& source) {
   weight.format = Format::kF32;
   weight.n = 1;
   weight.k = n;
-  uint8_t* floats = memory_.take(static_cast<size_t>(n) * sizeof(float));
+  // Kernels read a bias by whole strips; memory that is taken is zero.
+  uint8_t* floats = memory_.take(static_cast<size_t>(n_strips(n) * kStrip) * sizeof(float));
   format_row(source.format).dequantize(reinterpret_cast<float*>(floats), source.rows, n);
   weight.data = floats;
   return store(std::move(weight));

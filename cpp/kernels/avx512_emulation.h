@@ -134,6 +134,35 @@ inline Floats dpbf16_ps(Floats src, simde__m512bh a, simde__m512bh b) {
   return simde__m512_from_private(out);
 }
 
+// The low halves of 16 dwords.
+inline __m256i cvtepi32_epi16(Ints v) {
+  const IntHalves in = simde__m512i_to_private(v);
+  const __m256i low = _mm256_set1_epi32(0xffff);
+  return _mm256_permute4x64_epi64(
+      _mm256_packus_epi32(_mm256_and_si256(in.m256i[0], low), _mm256_and_si256(in.m256i[1], low)), 0xd8);
+}
+
+// vcvtneps2bf16: to nearest even; subnormals become zero, NaN stays NaN.
+inline __m256i cvtneps_pbh(Floats v) {
+  const FloatHalves in = simde__m512_to_private(v);
+  IntHalves out;
+  for (int i = 0; i < 2; ++i) {
+    const __m256i bits = _mm256_castps_si256(flush(in.m256[i]));
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256 is_nan = _mm256_cmp_ps(in.m256[i], in.m256[i], _CMP_UNORD_Q);
+    out.m256i[i] = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(is_nan)), 16);
+  }
+  return cvtepi32_epi16(simde__m512i_from_private(out));
+}
+
+// The low bytes of 16 dwords.
+inline __m128i cvtepi32_epi8(Ints v) {
+  const __m256i words = _mm256_and_si256(cvtepi32_epi16(v), _mm256_set1_epi16(255));
+  return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
 }  // namespace emulated
 }  // namespace
 }  // namespace octavo
@@ -151,6 +180,9 @@ inline Floats dpbf16_ps(Floats src, simde__m512bh a, simde__m512bh b) {
 #undef _mm512_madd_epi16  // SIMDe gives the name to its masked form
 #undef _mm512_dpbusd_epi32
 #undef _mm512_dpbf16_ps
+#undef _mm512_cvtepi32_epi16
+#undef _mm512_cvtneps_pbh
+#undef _mm512_cvtepi32_epi8
 #define _mm512_abs_ps(v) octavo::emulated::abs_ps(v)
 #define _mm512_cvtps_epi32(v) octavo::emulated::cvtps_epi32(v)
 #define _mm512_cvtepi32_ps(v) octavo::emulated::cvtepi32_ps(v)
@@ -164,3 +196,6 @@ inline Floats dpbf16_ps(Floats src, simde__m512bh a, simde__m512bh b) {
 #define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
 #define _mm512_dpbusd_epi32(src, a, b) octavo::emulated::dpbusd_epi32(src, a, b)
 #define _mm512_dpbf16_ps(src, a, b) octavo::emulated::dpbf16_ps(src, a, b)
+#define _mm512_cvtneps_pbh(v) octavo::emulated::cvtneps_pbh(v)
+#define _mm512_cvtepi32_epi16(v) octavo::emulated::cvtepi32_epi16(v)
+#define _mm512_cvtepi32_epi8(v) octavo::emulated::cvtepi32_epi8(v)

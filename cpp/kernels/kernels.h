@@ -23,6 +23,8 @@ struct LinearTask {
   int n_tokens;
   int n_strips;
   int k;
+  const float* bias = nullptr;        // (16 * n_strips): what each sum starts from; null: 0
+  const FormatRow* format = nullptr;  // of the weights
 };
 
 struct LinearKernel {
@@ -84,6 +86,18 @@ struct KvLayout {
 constexpr int64_t relative_bias_width(int64_t length) { return 2 * length - 1 + kKvTile; }
 constexpr int64_t relative_bias_length(int64_t width) { return (width - kKvTile + 1) / 2; }
 
+// New keys and values of one kv head for slots [slot, slot + n_tokens) of one tile.
+struct KvWrite {
+  uint8_t* tile;
+  const float* k;    // (n_tokens, head_dim) with strides below, rotated
+  const float* v;    // the same
+  int64_t k_stride;  // floats from one token to the next
+  int64_t v_stride;
+  int slot;
+  int n_tokens;
+  int head_dim;
+};
+
 // One sequence's queries of one kv head over its cached keys.
 struct AttentionTask {
   float* out;                   // (n_queries, n_group, head_dim) with strides below
@@ -135,8 +149,7 @@ struct KernelTable {
   // Rotates pairs (x[i], x[i + half]) by (cos[i], sin[i]), i < half.
   void (*rope)(float* x, const float* cos, const float* sin, int half);
 
-  // Stores one token's key and value of one head at `slot` (0..kKvTile-1) of a tile.
-  std::array<void (*)(uint8_t* tile, const float* k, const float* v, int slot, int head_dim), 2> kv_write;
+  std::array<void (*)(const KvWrite&), 2> kv_write;         // by KvType
   std::array<void (*)(const AttentionTask&), 2> attention;  // by KvType
 
   // First index of the largest value; NaN never wins (index 0 and -inf when all are NaN).
@@ -146,7 +159,7 @@ struct KernelTable {
 };
 
 // Floats of scratch that one attention task needs.
-constexpr int64_t attention_scratch(int n_group, int head_dim) { return int64_t{n_group} * 8 * (2 * head_dim + 64); }
+constexpr int64_t attention_scratch(int head_dim) { return int64_t{8 * 3} * head_dim; }
 
 // The table of an ISA; null when this build has none.
 const KernelTable* kernel_table(Isa isa);

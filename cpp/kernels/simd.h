@@ -38,14 +38,6 @@ inline Vf bf16_odd(const uint16_t* p) {
   return odd;
 }
 
-// With so few tokens weights are used once and memory is the limit: the hardware's prefetchers, which stop at 4 KiB
-// boundaries, get help.
-constexpr int kStreamTokens = 2;
-constexpr int64_t kPrefetchBytes = 4096;
-inline void prefetch_ahead(const uint8_t* p, int bytes) {
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + kPrefetchBytes + i);
-}
-
 // e^x: 2^n * p(r) with a degree-6 polynomial on |r| <= ln2/2 (about 1 ulp). exp(0) is exactly 1 and
 // anything below -87.3, -inf included, exactly 0.
 inline Vf exp(Vf x) {

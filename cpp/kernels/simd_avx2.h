@@ -33,7 +33,31 @@ template <int kBits>
 inline Vi shift_left(Vi v) {
   return _mm256_slli_epi32(v, kBits);
 }
-inline void storei(int32_t* p, Vi v) { _mm256_storeu_si256(reinterpret_cast<Vi*>(p), v); }
+template <int kBits>
+inline Vi shift_right(Vi v) {
+  return _mm256_srli_epi32(v, kBits);
+}
+template <int kBits>
+inline Vi shift_right_signed(Vi v) {
+  return _mm256_srai_epi32(v, kBits);
+}
+inline Vi mul_ints(Vi a, Vi b) { return _mm256_mullo_epi32(a, b); }
+inline Vi xor_bits(Vi a, Vi b) { return _mm256_xor_si256(a, b); }
+inline Vi and_bits(Vi a, Vi b) { return _mm256_and_si256(a, b); }
+inline Vi or_bits(Vi a, Vi b) { return _mm256_or_si256(a, b); }
+inline Vi bits_of(Vf v) { return _mm256_castps_si256(v); }
+inline Vi loadi(const void* p) { return _mm256_loadu_si256(static_cast<const Vi*>(p)); }
+inline void storei(void* p, Vi v) { _mm256_storeu_si256(static_cast<Vi*>(p), v); }
+// The low halves, the low bytes of the lanes.
+inline __m128i low_halves(Vi v) {
+  const Vi lanes = _mm256_srai_epi32(_mm256_slli_epi32(v, 16), 16);
+  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packs_epi32(lanes, lanes), 8));
+}
+inline void store_halves(uint16_t* p, Vi v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), low_halves(v)); }
+inline void store_bytes(int8_t* p, Vi v) {
+  const __m128i halves = _mm_and_si128(low_halves(v), _mm_set1_epi16(255));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(halves, halves));
+}
 inline Vi round_to_int(Vf v) { return _mm256_cvtps_epi32(v); }
 inline Vf to_float(Vi v) { return _mm256_cvtepi32_ps(v); }
 inline Vf pow2(Vi n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, set1i(127)), 23)); }
@@ -73,7 +97,6 @@ inline Vf load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(r
 inline Vi load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline Vi low_nibbles(Vi v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
 inline Vi high_nibbles(Vi v) { return low_nibbles(_mm256_srli_epi16(v, 4)); }
-inline Vi or_bytes(Vi a, Vi b) { return _mm256_or_si256(a, b); }
 
 // (v >> shift) & mask byte by byte, where no bit of the mask comes from another byte.
 inline Vi shifted_bits(Vi v, int shift, int mask) {

@@ -38,7 +38,26 @@ template <int kBits>
 inline Vi shift_left(Vi v) {
   return _mm512_slli_epi32(v, kBits);
 }
-inline void storei(int32_t* p, Vi v) { _mm512_storeu_si512(p, v); }
+template <int kBits>
+inline Vi shift_right(Vi v) {
+  return _mm512_srli_epi32(v, kBits);
+}
+template <int kBits>
+inline Vi shift_right_signed(Vi v) {
+  return _mm512_srai_epi32(v, kBits);
+}
+inline Vi mul_ints(Vi a, Vi b) { return _mm512_mullo_epi32(a, b); }
+inline Vi xor_bits(Vi a, Vi b) { return _mm512_xor_si512(a, b); }
+inline Vi and_bits(Vi a, Vi b) { return _mm512_and_si512(a, b); }
+inline Vi or_bits(Vi a, Vi b) { return _mm512_or_si512(a, b); }
+inline Vi bits_of(Vf v) { return _mm512_castps_si512(v); }
+inline Vi loadi(const void* p) { return _mm512_loadu_si512(p); }
+inline void storei(void* p, Vi v) { _mm512_storeu_si512(p, v); }
+// The low halves, the low bytes of the lanes.
+inline void store_halves(uint16_t* p, Vi v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(v));
+}
+inline void store_bytes(int8_t* p, Vi v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
 inline Vi round_to_int(Vf v) { return _mm512_cvtps_epi32(v); }
 inline Vf to_float(Vi v) { return _mm512_cvtepi32_ps(v); }
 inline Vf pow2(Vi n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, set1i(127)), 23)); }
@@ -84,7 +103,6 @@ inline Vf load_f16(const uint16_t* p) {
 inline Vi load_bytes(const void* p) { return _mm512_loadu_si512(p); }
 inline Vi low_nibbles(Vi v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 inline Vi high_nibbles(Vi v) { return low_nibbles(_mm512_srli_epi16(v, 4)); }
-inline Vi or_bytes(Vi a, Vi b) { return _mm512_or_si512(a, b); }
 
 // (v >> shift) & mask byte by byte, where no bit of the mask comes from another byte.
 inline Vi shifted_bits(Vi v, int shift, int mask) {
@@ -188,6 +206,12 @@ inline Vf dot_bf16(Vf acc, Vi weights, const void* act_pair) {
   int32_t pair;
   __builtin_memcpy(&pair, act_pair, sizeof(pair));
   return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(weights), reinterpret_cast<__m512bh>(set1i(pair)));
+}
+
+// To nearest even in one instruction; subnormals become zero, as which vdpbf16ps would read them.
+inline void convert_bf16(uint16_t* p, Vf v) {
+  const auto rounded = _mm512_cvtneps_pbh(v);
+  __builtin_memcpy(p, &rounded, sizeof(rounded));
 }
 #endif
 

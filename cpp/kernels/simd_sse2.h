@@ -28,7 +28,26 @@ inline Vf abs(Vf v) { return _mm_andnot_ps(_mm_set1_ps(-0.0f), v); }
 inline Vi iota() { return _mm_setr_epi32(0, 1, 2, 3); }
 inline Vi set1i(int x) { return _mm_set1_epi32(x); }
 inline Vi addi(Vi a, Vi b) { return _mm_add_epi32(a, b); }
-inline void storei(int32_t* p, Vi v) { _mm_storeu_si128(reinterpret_cast<Vi*>(p), v); }
+template <int kBits>
+inline Vi shift_right(Vi v) {
+  return _mm_srli_epi32(v, kBits);
+}
+inline Vi and_bits(Vi a, Vi b) { return _mm_and_si128(a, b); }
+inline Vi or_bits(Vi a, Vi b) { return _mm_or_si128(a, b); }
+inline Vi bits_of(Vf v) { return _mm_castps_si128(v); }
+inline Vi loadi(const void* p) { return _mm_loadu_si128(static_cast<const Vi*>(p)); }
+inline void storei(void* p, Vi v) { _mm_storeu_si128(static_cast<Vi*>(p), v); }
+// The low halves, the low bytes of the lanes.
+inline __m128i low_halves(Vi v) {
+  const Vi lanes = _mm_srai_epi32(_mm_slli_epi32(v, 16), 16);
+  return _mm_packs_epi32(lanes, lanes);
+}
+inline void store_halves(uint16_t* p, Vi v) { _mm_storel_epi64(reinterpret_cast<__m128i*>(p), low_halves(v)); }
+inline void store_bytes(int8_t* p, Vi v) {
+  const __m128i halves = _mm_and_si128(low_halves(v), _mm_set1_epi16(255));
+  const int quad = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));
+  __builtin_memcpy(p, &quad, sizeof(quad));
+}
 inline Vi round_to_int(Vf v) { return _mm_cvtps_epi32(v); }
 inline Vf to_float(Vi v) { return _mm_cvtepi32_ps(v); }
 inline Vf pow2(Vi n) { return _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(n, _mm_set1_epi32(127)), 23)); }

@@ -9,9 +9,40 @@
 
 namespace octavo {
 
+struct IntBlock;
+
 // Order is the row order of the table.
-enum class Format : uint8_t { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K };
-inline constexpr int kFormatCount = 11;
+enum class Format : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kQ2_K,
+  kQ3_K,
+  kIQ4_XS,
+  kTQ1_0,
+  kTQ2_0,
+  kIQ1_S,
+  kIQ1_M,
+  kIQ2_XXS,
+  kIQ2_XS,
+  kIQ2_S,
+  kIQ3_XXS,
+  kIQ3_S,
+  kIQ4_NL,
+  kMXFP4,
+  kNVFP4,
+  kQ1_0,
+  kQ2_0,
+};
+inline constexpr int kFormatCount = 28;
 
 // How activations are given to a linear of some format; one numeric definition each (quant/activation.h).
 enum class ActFormat : uint8_t {
@@ -39,7 +70,8 @@ struct FormatRow {
   ActFormat activation;  // what the fast kernels of this format multiply with
   // Scalar references over n weights, n a multiple of block_size.
   void (*dequantize)(float* out, const void* blocks, int64_t n);
-  void (*quantize)(void* blocks, const float* in, int64_t n);
+  void (*quantize)(void* blocks, const float* in, int64_t n);  // null: octavo only reads the format
+  void (*to_integers)(IntBlock& out, const uint8_t* block);    // unpacks a super block (quant/int_block.h), or null
 };
 
 const FormatRow& format_row(Format format);

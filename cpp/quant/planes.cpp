@@ -21,7 +21,9 @@ struct PlaneBytes {
   int columns = 0, quants = 0, bits = 0, d = 0, m = 0, sub_scales = 0, sub_minima = 0;
 };
 
-constexpr PlaneBytes plane_bytes(Format format) {
+PlaneBytes plane_bytes(Format format) {
+  const FormatRow& row = format_row(format);
+  if (row.to_integers != nullptr) return {kSuperBlock, kStrip * row.block_bytes};
   switch (format) {
     case Format::kF32: return {1, kLine};
     case Format::kF16: return {1, kHalves};
@@ -90,6 +92,14 @@ void repack_blocks(uint8_t* strip, const PlaneLayout& layout, const StripRows& r
   }
 }
 
+// The 16 rows' blocks side by side.
+void interleave_blocks(uint8_t* strip, const StripRows& rows, int64_t block_bytes, int64_t n_blocks) {
+  for (int64_t b = 0; b < n_blocks; ++b)
+    for (int r = 0; r < kStrip; ++r)
+      std::memcpy(strip + (b * kStrip + r) * block_bytes, rows.at(r, b * block_bytes),
+                  static_cast<size_t>(block_bytes));
+}
+
 void repack_strip(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, Format format, int64_t k) {
   switch (format) {
     case Format::kF32: return transpose<uint32_t>(strip, rows, k);
@@ -103,7 +113,7 @@ void repack_strip(uint8_t* strip, const PlaneLayout& layout, const StripRows& ro
     case Format::kQ4_K:
     case Format::kQ5_K:
     case Format::kQ6_K: return repack_kquants(strip, layout, rows, format, k / kSuperBlock);
-    default: return;
+    default: return interleave_blocks(strip, rows, format_row(format).block_bytes, k / kSuperBlock);
   }
 }
 

@@ -14,6 +14,7 @@
 //   Q4_K    nibble lines [k/64][8][64]            | sc | mn | half d[k/256][16] | half dmin[k/256][16]
 //   Q5_K    five-bit lines [k/32][5][64]          | sc | mn | half d[k/256][16] | half dmin[k/256][16]
 //   Q6_K    six-bit lines [k/16][3][64]           | sc      | half d[k/256][16]
+//   formats with to_integers (quant/format.h)     blocks as in the file [k/256][16]
 //
 // A nibble line j holds k = 4j..4j+3 in the low and k = 16+4j.. in the high nibbles (Q4_K: 32+4j). Bit 4*row + b
 // of bits[j] is the fifth bit of k = 4j + b.

@@ -205,7 +205,8 @@ def _plan(args: EngineArgs, opened: OpenedModel, model: nn.Model) -> PoolingPlan
     folder = opened.files.folder if opened.gguf is None else None
     is_language_model = isinstance(model, nn.CausalLM)
     plan = resolve_pooling(args, opened.config, opened.architecture, folder, language_model=is_language_model)
-    return plan and replace(plan, pooling=plan.pooling or model.default_pooling)
+    own = opened.config.get("gguf_pooling") or model.default_pooling
+    return plan and replace(plan, pooling=plan.pooling or own)
 
 
 def _with_labels(plan: PoolingPlan, config: Mapping[str, Any], n_logits: int) -> PoolingPlan:

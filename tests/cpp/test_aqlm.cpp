@@ -143,15 +143,27 @@ TEST_CASE("aqlm: a looked-up number depends on its own row and token only") {
   }
 }
 
-TEST_CASE("aqlm: vectors of one codebook become the planes of their rows in bfloat16") {
-  for (const auto& [n, k, group, bits] :
-       std::vector<std::array<int, 4>>{{40, 72, 8, 16}, {16, 96, 16, 11}, {35, 64, 32, 8}, {7, 32, 8, 3}}) {
-    const Codes c(n, k, group, 1, bits);
+TEST_CASE("aqlm: codes become the planes of their rows in bfloat16") {
+  for (const auto& [n, k, group, codebooks, bits] : std::vector<std::array<int, 5>>{{40, 72, 8, 1, 16},
+                                                                                    {16, 96, 16, 1, 11},
+                                                                                    {35, 64, 32, 1, 8},
+                                                                                    {7, 32, 8, 1, 3},
+                                                                                    {40, 64, 16, 2, 12},
+                                                                                    {9, 64, 8, 4, 8}}) {
+    const Codes c(n, k, group, codebooks, bits);
     std::vector<uint16_t> vectors(c.codebooks.size());
     for (size_t i = 0; i < vectors.size(); ++i) vectors[i] = float_to_bf16(c.codebooks[i]);
     const int64_t strip_bytes = plane_layout(Format::kBF16, k).bytes;
     const int strips = static_cast<int>(n_strips(n));
-    const AqlmVectors rows{c.codes.data(), vectors.data(), c.matrix.row_code_bytes(), n, bits, group, k};
+    const AqlmVectors rows{.codes = c.codes.data(),
+                           .vectors = vectors.data(),
+                           .summed = c.codebooks.data(),
+                           .row_bytes = c.matrix.row_code_bytes(),
+                           .n_rows = n,
+                           .n_codebooks = codebooks,
+                           .bits = bits,
+                           .group = group,
+                           .k = k};
     std::vector<uint16_t> native(static_cast<size_t>(16 * strips) * k);
     for (int r = 0; r < 16 * strips; ++r) {
       const auto weights = c.row(std::min(r, n - 1));

@@ -63,12 +63,20 @@ std::vector<uint8_t> defined_row(std::vector<uint8_t> row, ActFormat format, con
   return row;
 }
 
+// The hardware's conversion to bf16 reads subnormals as zero.
+std::vector<float> as_converted(std::vector<float> x, ActFormat format, const KernelTable& kernels) {
+  if (format == ActFormat::kBF16 && kernels.isa == Isa::kAvx512Bf16)
+    for (float& value : x)
+      if (std::fabs(value) < FLT_MIN) value = std::copysign(0.0f, value);
+  return x;
+}
+
 void check_row(ActFormat format, const std::vector<float>& x) {
   const PageEnd<float> input(x);
   const auto bytes = static_cast<size_t>(act_row_bytes(format, static_cast<int64_t>(x.size())));
   const std::vector<uint8_t> blank(bytes + 64, 0xa5);
-  const std::vector<uint8_t> expected = defined_row(blank, format, x);
   for (const TestedTable& table : tested_tables()) {
+    const std::vector<uint8_t> expected = defined_row(blank, format, as_converted(x, format, table.kernels));
     std::vector<uint8_t> row = blank;
     table.kernels.quantize_act[static_cast<size_t>(format)](row.data(), input.data(), static_cast<int>(x.size()));
     const auto differs = std::mismatch(row.begin(), row.end(), expected.begin());

@@ -1,6 +1,7 @@
 // Paged attention against double precision over the stored keys and values, and bitwise: a query's result is the same
 // whatever other queries come with it, and slots after its own token may hold anything.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
 
@@ -66,10 +67,12 @@ class Cache {
 
   // Writes tokens up to `end`.
   void grow(const KernelTable& kernels, const std::vector<float>& k, const std::vector<float>& v, int end) {
-    for (; written_ < end; ++written_) {
+    while (written_ < end) {
       const int64_t offset = int64_t{written_} * case_.head_dim;
-      kernels.kv_write[static_cast<size_t>(case_.type)](tile(written_), k.data() + offset, v.data() + offset,
-                                                        written_ % kKvTile, case_.head_dim);
+      const int slot = written_ % kKvTile, n = std::min(kKvTile - slot, end - written_);
+      kernels.kv_write[static_cast<size_t>(case_.type)]({tile(written_), k.data() + offset, v.data() + offset,
+                                                         case_.head_dim, case_.head_dim, slot, n, case_.head_dim});
+      written_ += n;
     }
   }
 
@@ -82,6 +85,11 @@ class Cache {
 };
 
 float stored(KvType type, float x) { return type == KvType::kF32 ? x : bf16_to_float(float_to_bf16(x)); }
+
+// Whether queries and softmax weights are rounded to bf16 as well.
+bool dots_bf16(const KernelTable& kernels, KvType type) {
+  return kernels.isa == Isa::kAvx512Bf16 && type == KvType::kBF16;
+}
 
 struct Inputs {
   std::vector<float> q, k, v;  // (n_queries, n_group, head_dim), (length, head_dim) twice
@@ -101,21 +109,22 @@ struct Inputs {
   }
 };
 
-double score(const Case& c, const float* q, const float* k) {
+double score(const Case& c, const float* q, const float* k, bool round_query) {
   double dot = 0;
-  for (int d = 0; d < c.head_dim; ++d) dot += double{q[d]} * double{stored(c.type, k[d])};
+  for (int d = 0; d < c.head_dim; ++d)
+    dot += double{round_query ? stored(c.type, q[d]) : q[d]} * double{stored(c.type, k[d])};
   dot *= double{c.scale()};
   return c.soft_cap > 0 ? double{c.soft_cap} * std::tanh(dot / double{c.soft_cap}) : dot;
 }
 
 // softmax(scores) V of one row, in double precision.
-void reference_row(double* out, const Case& c, const Inputs& in, int query, int head) {
+void reference_row(double* out, const Case& c, const Inputs& in, bool round_queries, int query, int head) {
   const int position = c.first() + query;
   const int oldest = c.oldest(position), newest = c.newest(position);
   std::vector<double> weight;
   for (int key = oldest; key <= newest; ++key)
     weight.push_back(score(c, &in.q[static_cast<size_t>(query * c.row() + head * c.head_dim)],
-                           &in.k[static_cast<size_t>(key) * c.head_dim]) +
+                           &in.k[static_cast<size_t>(key) * c.head_dim], round_queries) +
                      in.bias_at(c, head, key - position));
   const double top = *std::max_element(weight.begin(), weight.end());
   double sum = 0;
@@ -127,11 +136,11 @@ void reference_row(double* out, const Case& c, const Inputs& in, int query, int 
                 double{stored(c.type, in.v[static_cast<size_t>(key) * c.head_dim + d])};
 }
 
-std::vector<double> reference(const Case& c, const Inputs& in) {
+std::vector<double> reference(const Case& c, const Inputs& in, bool round_queries) {
   std::vector<double> out(in.q.size());
   for (int query = 0; query < c.n_queries; ++query)
     for (int head = 0; head < c.n_group; ++head)
-      reference_row(out.data() + query * c.row() + head * c.head_dim, c, in, query, head);
+      reference_row(out.data() + query * c.row() + head * c.head_dim, c, in, round_queries, query, head);
   return out;
 }
 
@@ -183,15 +192,19 @@ double worst_error(const std::vector<float>& out, const std::vector<double>& exp
 
 // Dots of up to 256 floats leave scores that are good to a few 1e-6, a soft cap of 30 to 1e-5 at most.
 constexpr double kTolerance = 1e-5;
+// Weights rounded to bf16 are off by 2^-9 of themselves, and so are their sums by no more than that of the largest
+// value.
+constexpr double kBf16Tolerance = 0x1p-9 + kTolerance;
 
 void check_case(const Case& c) {
   const Inputs in(c);
-  const auto expected = reference(c, in);
-  const PageEnd<float> scratch(static_cast<size_t>(attention_scratch(c.n_group, c.head_dim)));
+  const std::array<std::vector<double>, 2> expected{reference(c, in, false), reference(c, in, true)};
+  const PageEnd<float> scratch(static_cast<size_t>(attention_scratch(c.head_dim)));
   for (const auto& [name, kernels] : tested_tables()) {
     INFO(name, " ", c.name());
     const auto together = attend_in_chunks(kernels, c, in, scratch, c.n_queries);
-    CHECK(worst_error(together, expected, in) < kTolerance);
+    const bool rounds = dots_bf16(kernels, c.type);
+    CHECK(worst_error(together, expected[rounds], in) < (rounds ? kBf16Tolerance : kTolerance));
     for (int chunk : {1, 2, 7, 16}) {
       if (chunk >= c.n_queries) continue;
       CAPTURE(chunk);
@@ -300,7 +313,7 @@ TEST_CASE("kernels: attention is not reached by later tokens that are not finite
           const auto first_bad = static_cast<size_t>((c.first() + bad) * c.head_dim);
           std::fill(in.k.begin() + static_cast<std::ptrdiff_t>(first_bad), in.k.end(), poison);
           std::fill(in.v.begin() + static_cast<std::ptrdiff_t>(first_bad), in.v.end(), poison);
-          const PageEnd<float> scratch(static_cast<size_t>(attention_scratch(c.n_group, c.head_dim)));
+          const PageEnd<float> scratch(static_cast<size_t>(attention_scratch(c.head_dim)));
           for (const auto& [name, kernels] : tested_tables()) {
             INFO(name, " ", c.name(), " bad=", bad, " poison=", poison);
             const auto expected = attend_in_chunks(kernels, c, good, scratch, c.n_queries);
@@ -320,7 +333,7 @@ TEST_CASE("kernels: attention whose softmax is nearly one-hot") {
         const auto i = static_cast<size_t>(peak * c.head_dim + d);
         in.k[i] = in.q[static_cast<size_t>(d)] * 40.0f;  // head 0 sees a score of several hundred there
       }
-      const PageEnd<float> scratch(static_cast<size_t>(attention_scratch(c.n_group, c.head_dim)));
+      const PageEnd<float> scratch(static_cast<size_t>(attention_scratch(c.head_dim)));
       for (const auto& [name, kernels] : tested_tables()) {
         INFO(name, " ", c.name(), " peak=", peak);
         const auto out = attend_in_chunks(kernels, c, in, scratch, 1);

@@ -1,10 +1,12 @@
 // Linears against double precision over the dequantised weights and the quantised activations, so that only float
 // rounding is left; and bitwise equal rows however many tokens come together and however strips are split.
+#include <algorithm>
 #include <cmath>
 
 #include "base/dtype.h"
 #include "kernel_tables.h"
 #include "quant/planes.h"
+#include "sample_blocks.h"
 
 using namespace octavo;
 
@@ -13,13 +15,14 @@ namespace {
 constexpr int kTokens = 64;
 constexpr float kCanary = 12345.0f;
 
-// A weight matrix in its native rows, as planes and dequantised.
+// A weight matrix as planes and dequantised, with a bias where n is odd.
 struct Weights {
   Format format;
   int n, k, strips;
   int64_t strip_bytes;
   PageEnd<uint8_t> planes;
   std::vector<float> values;  // (n, k)
+  PageEnd<float> biases;      // (16 * strips)
 
   Weights(Format f, int rows, int columns, const std::vector<uint8_t>& native)
       : format(f),
@@ -28,17 +31,19 @@ struct Weights {
         strips(static_cast<int>(n_strips(rows))),
         strip_bytes(plane_layout(f, columns).bytes),
         planes(static_cast<size_t>(strip_bytes * strips)),
-        values(static_cast<size_t>(rows) * columns) {
+        values(static_cast<size_t>(rows) * columns),
+        biases(static_cast<size_t>(16 * strips)) {
     repack(planes.data(), native.data(), f, n, k, 0, strips);
     format_row(f).dequantize(values.data(), native.data(), static_cast<int64_t>(values.size()));
+    const auto numbers = normal_floats(static_cast<size_t>(16 * strips), 5);
+    std::copy(numbers.begin(), numbers.end(), biases.data());
   }
+
+  const float* bias() const { return n % 2 == 0 ? nullptr : biases.data(); }
 };
 
 std::vector<uint8_t> native_rows(Format format, int n, int k) {
-  std::vector<uint8_t> rows(row_bytes(format, k) * static_cast<size_t>(n));
-  const auto values = normal_floats(static_cast<size_t>(n) * k, static_cast<uint32_t>(n * 1000 + k));
-  format_row(format).quantize(rows.data(), values.data(), static_cast<int64_t>(values.size()));
-  return rows;
+  return sample_blocks(format_row(format), int64_t{n} * k, static_cast<uint32_t>(n * 1000 + k));
 }
 
 // Token rows in a kernel's format, with what they stand for.
@@ -73,7 +78,8 @@ std::vector<float> run(const LinearKernel& kernel, const Weights& w, const Activ
   const int stride = 16 * w.strips + 5;
   std::vector<float> out(static_cast<size_t>(n_tokens) * stride + 16, kCanary);
   kernel.run({out.data() + 16 * first, stride, act.rows.data() + token * act.stride, act.stride,
-              w.planes.data() + first * w.strip_bytes, n_tokens, last - first, w.k});
+              w.planes.data() + first * w.strip_bytes, n_tokens, last - first, w.k,
+              w.bias() == nullptr ? nullptr : w.bias() + 16 * first, &format_row(w.format)});
   int touched = 0;
   for (size_t i = 0; i < out.size(); ++i) {
     const size_t column = i % static_cast<size_t>(stride);
@@ -105,7 +111,7 @@ double worst_error(const std::vector<float>& out, const float* x, const Weights&
   const double roundings = dense ? 2.0 * w.k + 2 : 4.0 * w.k / 32 + 4;
   double worst = 0;
   for (int row = 0; row < 16 * w.strips; ++row) {
-    double sum = 0, terms = 0, largest = 0, magnitude = 0;
+    double sum = w.bias() == nullptr ? 0 : w.bias()[row], terms = std::fabs(sum), largest = 0, magnitude = 0;
     for (int i = 0; i < w.k && row < w.n; ++i) {
       const double weight = w.values[static_cast<size_t>(row) * w.k + i];
       sum += weight * x[i];
@@ -169,11 +175,16 @@ TEST_CASE("kernels: linears with a scale per 256") {
   for (Format format : {Format::kQ4_K, Format::kQ5_K, Format::kQ6_K}) check_format(format, {256, 768});
 }
 
+TEST_CASE("kernels: linears over super blocks that a format's own code unpacks") {
+  for (const FormatRow& row : all_formats())
+    if (row.to_integers != nullptr) check_format(row.format, {256, 768});
+}
+
 // Integers are exact and every float chain has one order, so the tables that fuse their multiply-adds cannot differ.
 TEST_CASE("kernels: quantised linears agree bit for bit between the vector tables") {
   const int n = 40, k = 512;
   for (const FormatRow& row : all_formats()) {
-    if (row.block_size == 1) continue;
+    if (row.block_size == 1 || !has_planes(row.format)) continue;
     INFO(row.name);
     const Weights w(row.format, n, k, native_rows(row.format, n, k));
     const auto x = normal_floats(static_cast<size_t>(kTokens) * k, 9);
@@ -228,7 +239,7 @@ void check_limits(Format format, int fill, int sub_scale) {
 // Quants and activations at their limits: partial sums must neither saturate nor wrap.
 TEST_CASE("kernels: linears at the limits of their integers") {
   for (const FormatRow& row : all_formats()) {
-    if (row.block_size == 1) continue;
+    if (row.block_size == 1 || row.quantize == nullptr) continue;
     for (int fill : {0x00, 0x7f, 0x80, 0xff, -1}) check_limits(row.format, fill, -1);
     if (row.format != Format::kQ6_K) continue;
     for (int fill : {0x00, 0xff, -1})

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "run_graph.h"
+#include "sample_blocks.h"
 
 using namespace octavo;
 
@@ -37,11 +38,7 @@ class Block {
 
  private:
   SourceMatrix matrix(int n, int k, Format format) {
-    std::normal_distribution<float> normal(0, 0.1f);
-    std::vector<float> floats(static_cast<size_t>(n * k));
-    for (float& value : floats) value = normal(random_);
-    auto& rows = sources_.emplace_back(row_bytes(format, k) * static_cast<size_t>(n));
-    format_row(format).quantize(rows.data(), floats.data(), int64_t{n} * k);
+    auto& rows = sources_.emplace_back(sample_blocks(format_row(format), int64_t{n} * k, ++seed_));
     return {"random", format, n, k, rows.data(), rows.size()};
   }
   WeightId linear(int n, int k) {
@@ -51,7 +48,7 @@ class Block {
 
   Case formats_;
   bool in_file_;
-  std::mt19937 random_{5};
+  uint32_t seed_ = 5;
   std::deque<std::vector<uint8_t>> sources_;
   WeightStore store_;
   Graph graph_;

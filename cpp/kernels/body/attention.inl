@@ -5,7 +5,7 @@
 #pragma once
 
 #include "kernels/body/activation.inl"
-#include "kernels/body/elementwise.inl"
+#include "kernels/body/kv.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
@@ -13,130 +13,57 @@ namespace octavo {
 namespace {
 
 constexpr int kQueryRows = 8;  // rows that read a tile together
+constexpr int kFewLanes = kQueryRows < kLanes ? kLanes : kQueryRows;
+constexpr int kTileVectors = kKvTile / kLanes;
 constexpr float kMinusInf = -__builtin_inff();
 
-inline float exp_scalar(float x) {
-  float lanes[kLanes];
-  store(lanes, exp(set1(x)));
-  return lanes[0];
+// x[i] = exp(x[i]) for up to kQueryRows numbers.
+inline void exp_few(float (&x)[kFewLanes], int n) {
+  for (int i = 0; i < n; i += kLanes) store(x + i, exp(load(x + i)));
 }
 
 // Running softmax of one row: maximum, sum and un-normalised output.
 struct Softmax {
   float max;
   float sum;
-  float* out;  // (head_dim)
+  float* out;  // (head_dim), anything while max is -inf
 };
 
-inline void reset(Softmax& state, int head_dim) {
+inline void reset(Softmax& state) {
   state.max = kMinusInf;
   state.sum = 0;
-  for (int i = 0; i < head_dim; ++i) state.out[i] = 0;
 }
 
-// total <- total combined with a finished chunk.
-inline void merge(Softmax& total, const Softmax& chunk, int head_dim) {
+// total <- total combined with a finished chunk, which is reset.
+inline void merge(Softmax& total, Softmax& chunk, int head_dim) {
   if (chunk.max == kMinusInf) return;
+  if (total.max == kMinusInf) {
+    const Softmax empty = total;
+    total = chunk;
+    chunk = empty;
+    return;
+  }
   const float top = total.max > chunk.max ? total.max : chunk.max;
-  const float keep = exp_scalar(total.max - top), take = exp_scalar(chunk.max - top);
-  total.sum = total.sum * keep + chunk.sum * take;
+  float factors[kFewLanes] = {total.max - top, chunk.max - top};
+  exp_few(factors, 2);
+  const Vf keep = set1(factors[0]), take = set1(factors[1]);
+  total.sum = total.sum * factors[0] + chunk.sum * factors[1];
   total.max = top;
   for (int i = 0; i < head_dim; i += kLanes) {
-    const Vf scaled = mul(load_at(chunk.out, i, head_dim), set1(take));
-    const Vf merged = fma(load_at(total.out, i, head_dim), set1(keep), scaled);
+    const Vf merged = fma(load_at(total.out, i, head_dim), keep, mul(load_at(chunk.out, i, head_dim), take));
     if (i + kLanes <= head_dim)
       store(total.out + i, merged);
     else
       store_part(total.out + i, merged, head_dim - i);
   }
+  reset(chunk);
 }
 
-struct Bf16Kv {
-  static constexpr int kBytes = 2;
-
-  // scores[r][key] += q[r] . K[key], for kLanes keys from `key`.
-  template <int kRows>
-  static void score(Vf (&acc)[kRows], const uint8_t* tile, const float* const* q, int key, int head_dim) {
-    const auto* k = reinterpret_cast<const uint16_t*>(tile) + key * 2;
-    for (int d = 0; d < head_dim; d += 2) {
-      Vf even, odd;
-      load_bf16_pairs(k + d * kKvTile, even, odd);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(even, set1(q[r][d]), acc[r]);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(odd, set1(q[r][d + 1]), acc[r]);
-    }
-  }
-
-  // acc[r] += sum over keys [first, n) of p[r][key] * V[key][dim..dim+kLanes); first is even.
-  template <int kRows>
-  static void weigh(Vf (&acc)[kRows], const uint8_t* tile, const float (*p)[kKvTile], int first, int n, int dim,
-                    int head_dim) {
-    const auto* v = reinterpret_cast<const uint16_t*>(tile) + dim * 2;
-    int key = first;
-    for (; key + 2 <= n; key += 2) {
-      Vf even, odd;
-      load_pairs_part(v + int64_t{key} * head_dim, head_dim - dim, even, odd);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(even, set1(p[r][key]), acc[r]);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(odd, set1(p[r][key + 1]), acc[r]);
-    }
-    if (key < n) {  // the pair's second token does not exist yet and may hold anything
-      Vf even, odd;
-      load_pairs_part(v + int64_t{key} * head_dim, head_dim - dim, even, odd);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(even, set1(p[r][key]), acc[r]);
-    }
-  }
-
-  static void load_pairs_part(const uint16_t* v, int lanes, Vf& even, Vf& odd) {
-    if (lanes >= kLanes) return load_bf16_pairs(v, even, odd);
-    uint16_t pairs[2 * kLanes] = {};
-    __builtin_memcpy(pairs, v, static_cast<size_t>(lanes) * 4);
-    load_bf16_pairs(pairs, even, odd);
-  }
-
-  static void write(uint8_t* tile, const float* k, const float* v, int slot, int head_dim) {
-    auto* keys = reinterpret_cast<uint16_t*>(tile) + slot * 2;
-    auto* values =
-        reinterpret_cast<uint16_t*>(tile) + int64_t{kKvTile} * head_dim + int64_t{slot / 2} * head_dim * 2 + slot % 2;
-    for (int d = 0; d < head_dim; ++d) {
-      keys[d / 2 * kKvTile * 2 + d % 2] = round_bf16(k[d]);
-      values[d * 2] = round_bf16(v[d]);
-    }
-  }
-};
-
-struct F32Kv {
-  static constexpr int kBytes = 4;
-
-  template <int kRows>
-  static void score(Vf (&acc)[kRows], const uint8_t* tile, const float* const* q, int key, int head_dim) {
-    const auto* k = reinterpret_cast<const float*>(tile) + key;
-    for (int d = 0; d < head_dim; ++d) {
-      const Vf keys = load(k + d * kKvTile);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(keys, set1(q[r][d]), acc[r]);
-    }
-  }
-
-  template <int kRows>
-  static void weigh(Vf (&acc)[kRows], const uint8_t* tile, const float (*p)[kKvTile], int first, int n, int dim,
-                    int head_dim) {
-    const auto* v = reinterpret_cast<const float*>(tile);
-    for (int key = first; key < n; ++key) {
-      const Vf values = load_at(v + int64_t{key} * head_dim, dim, head_dim);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(values, set1(p[r][key]), acc[r]);
-    }
-  }
-
-  static void write(uint8_t* tile, const float* k, const float* v, int slot, int head_dim) {
-    auto* keys = reinterpret_cast<float*>(tile) + slot;
-    auto* values = reinterpret_cast<float*>(tile) + int64_t{kKvTile} * head_dim + int64_t{slot} * head_dim;
-    for (int d = 0; d < head_dim; ++d) keys[d * kKvTile] = k[d];
-    __builtin_memcpy(values, v, sizeof(float) * static_cast<size_t>(head_dim));
-  }
-};
-
 // The rows that one pass over the keys serves.
+template <class Kv>
 struct QueryRows {
   int n;
-  const float* q[kQueryRows];
+  const typename Kv::Query* q[kQueryRows];
   int position[kQueryRows];
   const float* bias[kQueryRows];  // at distance 0, or null
   Softmax total[kQueryRows];
@@ -164,82 +91,96 @@ inline void visible(int& begin, int& end, const AttentionTask& task, int positio
   if (end > kKvTile) end = kKvTile;
 }
 
-// Turns one row's raw scores into probabilities relative to the row's new maximum; returns the factor by
-// which the row's earlier sums shrink. bias: of the tile's first key, or null.
-inline float soften(float* scores, Softmax& state, const AttentionTask& task, const float* bias, int begin, int end) {
-  Vf top = set1(kMinusInf);
-  for (int i = 0; i < kKvTile; i += kLanes) {
-    Vf s = mul(load(scores + i), set1(task.scale));
+// The scores of one row as the softmax takes them; bias: of the tile's first key, or null.
+inline void finish_scores(Vf (&out)[kTileVectors], const float* scores, const AttentionTask& task, const float* bias,
+                          int begin, int end) {
+  for (int i = 0; i < kTileVectors; ++i) {
+    Vf s = mul(load(scores + i * kLanes), set1(task.scale));
     if (task.soft_cap > 0) s = mul(set1(task.soft_cap), tanh(div(s, set1(task.soft_cap))));
-    if (bias != nullptr) s = add(s, load(bias + i));
-    store(scores + i, s);
+    if (bias != nullptr) s = add(s, load(bias + i * kLanes));
+    if (begin > 0 || end < kKvTile) {
+      const Vf key = to_float(addi(iota(), set1i(i * kLanes)));
+      s = select_less(key, set1(static_cast<float>(begin)), set1(kMinusInf), s);
+      s = select_less(key, set1(static_cast<float>(end)), s, set1(kMinusInf));
+    }
+    out[i] = s;
   }
-  for (int i = 0; i < begin; ++i) scores[i] = kMinusInf;
-  for (int i = end; i < kKvTile; ++i) scores[i] = kMinusInf;
-  for (int i = 0; i < kKvTile; i += kLanes) top = max(top, load(scores + i));
+}
+
+// Turns a row's raw scores into weights relative to its new maximum, which it sets; returns their sum.
+template <class Kv>
+float soften(float* scores, Softmax& state, const AttentionTask& task, const float* bias, int begin, int end) {
+  Vf s[kTileVectors];
+  finish_scores(s, scores, task, bias, begin, end);
+  Vf top = s[0];
+  for (int i = 1; i < kTileVectors; ++i) top = max(top, s[i]);
   const float tile_max = reduce_max(top);
-  const float new_max = tile_max > state.max ? tile_max : state.max;
+  state.max = tile_max > state.max ? tile_max : state.max;
   Vf sum = zero();
-  for (int i = 0; i < kKvTile; i += kLanes) {
-    const Vf p = exp(sub(load(scores + i), set1(new_max)));
-    store(scores + i, p);
+  for (int i = 0; i < kTileVectors; ++i) {
+    const Vf p = exp(sub(s[i], set1(state.max)));
+    Kv::store_weights(scores, i * kLanes, p);
     sum = add(sum, p);
   }
-  const float shrink = exp_scalar(state.max - new_max);
-  state.sum = state.sum * shrink + reduce_add(sum);
-  state.max = new_max;
-  return shrink;
+  return reduce_add(sum);
 }
 
-template <class Kv, int kRows>
-void score_rows(float (*scores)[kKvTile], const uint8_t* tile, const float* const* q, int head_dim) {
-  for (int key = 0; key < kKvTile; key += kLanes) {
-    Vf acc[kRows];
-    for (Vf& v : acc) v = zero();
-    Kv::template score<kRows>(acc, tile, q, key, head_dim);
-    for (int r = 0; r < kRows; ++r) store(scores[r] + key, acc[r]);
-  }
+// states[r].out = states[r].out * shrink[r] + the weighed values of keys [first, n), in kCols vectors from `dim`.
+template <class Kv, int kRows, int kCols>
+void weigh_columns(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
+                   int n, int dim, int head_dim) {
+  Vf acc[kRows][kCols];
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < kCols; ++c)
+      acc[r][c] = shrink[r] == 0 ? zero() : mul(load_at(states[r].out, dim + c * kLanes, head_dim), set1(shrink[r]));
+  Kv::template weigh<kRows, kCols>(acc, values, p, first, n, dim, head_dim);
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < kCols; ++c) {
+      const int at = dim + c * kLanes;
+      if (at + kLanes <= head_dim)
+        store(states[r].out + at, acc[r][c]);
+      else
+        store_part(states[r].out + at, acc[r][c], head_dim - at);
+    }
 }
 
-// states[r].out = states[r].out * shrink[r] + the weighed values of keys [first, n).
 template <class Kv, int kRows>
 void weigh_rows(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
                 int n, int head_dim) {
-  for (int dim = 0; dim < head_dim; dim += kLanes) {
-    Vf acc[kRows];
-    for (int r = 0; r < kRows; ++r) acc[r] = mul(load_at(states[r].out, dim, head_dim), set1(shrink[r]));
-    Kv::template weigh<kRows>(acc, values, p, first, n, dim, head_dim);
-    for (int r = 0; r < kRows; ++r) {
-      if (dim + kLanes <= head_dim)
-        store(states[r].out + dim, acc[r]);
-      else
-        store_part(states[r].out + dim, acc[r], head_dim - dim);
-    }
-  }
+  constexpr int kFit = kLanes / kRows;  // vectors whose sums fit the registers together
+  constexpr int kCols = kFit > 4 ? 4 : kFit > 1 ? kFit : 1;
+  int dim = 0;
+  for (; dim + kCols * kLanes <= head_dim; dim += kCols * kLanes)
+    weigh_columns<Kv, kRows, kCols>(states, values, p, shrink, first, n, dim, head_dim);
+  for (; dim < head_dim; dim += kLanes) weigh_columns<Kv, kRows, 1>(states, values, p, shrink, first, n, dim, head_dim);
 }
 
 // kRows consecutive rows, all of which see some key of the tile, against it.
 template <class Kv, int kRows>
-void tile_rows(QueryRows& rows, int first, const AttentionTask& task, const uint8_t* tile, int first_key) {
-  float scores[kRows][kKvTile];
-  float shrink[kRows];
+void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const uint8_t* tile, int first_key) {
+  alignas(64) float scores[kRows][kKvTile];
+  float shrink[kFewLanes] = {}, sums[kRows];
   int ends[kRows];
-  score_rows<Kv, kRows>(scores, tile, rows.q + first, task.head_dim);
+  Softmax* states = rows.chunk + first;
+  Kv::template score<kRows>(scores, tile, rows.q + first, task.head_dim);
   for (int r = 0; r < kRows; ++r) {
-    int begin;
-    visible(begin, ends[r], task, rows.position[first + r], first_key);
     const int row = first + r;
+    int begin;
+    visible(begin, ends[r], task, rows.position[row], first_key);
     const float* bias = rows.bias[row] == nullptr ? nullptr : rows.bias[row] + first_key - rows.position[row];
-    shrink[r] = soften(scores[r], rows.chunk[row], task, bias, begin, ends[r]);
+    const float before = states[r].max;
+    sums[r] = soften<Kv>(scores[r], states[r], task, bias, begin, ends[r]);
+    shrink[r] = before - states[r].max;
   }
+  exp_few(shrink, kRows);
+  for (int r = 0; r < kRows; ++r) states[r].sum = states[r].sum * shrink[r] + sums[r];
   const uint8_t* values = tile + int64_t{kKvTile} * task.head_dim * Kv::kBytes;
   // Ends ascend with the rows. Values after a row's own end, which may be infinite, are not even multiplied by zero.
   const int together = ends[0] == ends[kRows - 1] ? ends[0] : ends[0] & ~1;
-  weigh_rows<Kv, kRows>(rows.chunk + first, values, scores, shrink, 0, together, task.head_dim);
+  weigh_rows<Kv, kRows>(states, values, scores, shrink, 0, together, task.head_dim);
   const float keep = 1;
   for (int r = 0; r < kRows; ++r)
-    if (ends[r] > together)
-      weigh_rows<Kv, 1>(rows.chunk + first + r, values, scores + r, &keep, together, ends[r], task.head_dim);
+    if (ends[r] > together) weigh_rows<Kv, 1>(states + r, values, scores + r, &keep, together, ends[r], task.head_dim);
 }
 
 inline bool sees(const AttentionTask& task, int position, int first_key) {
@@ -249,7 +190,7 @@ inline bool sees(const AttentionTask& task, int position, int first_key) {
 }
 
 template <class Kv>
-void attend_tile(QueryRows& rows, const AttentionTask& task, const uint8_t* tile, int first_key) {
+void attend_tile(QueryRows<Kv>& rows, const AttentionTask& task, const uint8_t* tile, int first_key) {
   int row = 0;
   while (row < rows.n) {
     if (!sees(task, rows.position[row], first_key)) {
@@ -259,35 +200,38 @@ void attend_tile(QueryRows& rows, const AttentionTask& task, const uint8_t* tile
     int last = row + 1;
     while (last < rows.n && sees(task, rows.position[last], first_key)) ++last;
     for (; row + 8 <= last; row += 8) tile_rows<Kv, 8>(rows, row, task, tile, first_key);
+    for (; row + 4 <= last; row += 4) tile_rows<Kv, 4>(rows, row, task, tile, first_key);
     for (; row + 3 <= last; row += 3) tile_rows<Kv, 3>(rows, row, task, tile, first_key);
+    for (; row + 2 <= last; row += 2) tile_rows<Kv, 2>(rows, row, task, tile, first_key);
     for (; row < last; ++row) tile_rows<Kv, 1>(rows, row, task, tile, first_key);
   }
 }
 
-inline void gather_rows(QueryRows& rows, const AttentionTask& task, int first, int n) {
+template <class Kv>
+void gather_rows(QueryRows<Kv>& rows, const AttentionTask& task, int first, int n) {
   rows.n = n;
   for (int r = 0; r < n; ++r) {
     const int query = (first + r) / task.n_group, head = (first + r) % task.n_group;
-    rows.q[r] = task.q + query * task.token_stride + int64_t{head} * task.head_dim;
+    float* scratch = task.scratch + int64_t{3 * r} * task.head_dim;
+    rows.q[r] = Kv::query(scratch, task.q + query * task.token_stride + int64_t{head} * task.head_dim, task.head_dim);
     rows.position[r] = task.first_position + query;
     rows.bias[r] = task.bias == nullptr
                        ? nullptr
                        : task.bias + head * relative_bias_width(task.bias_length) + task.bias_length - 1;
-    rows.total[r].out = task.scratch + int64_t{2 * r} * task.head_dim;
-    rows.chunk[r].out = rows.total[r].out + task.head_dim;
-    reset(rows.total[r], task.head_dim);
-    reset(rows.chunk[r], task.head_dim);
+    rows.total[r].out = scratch + task.head_dim;
+    rows.chunk[r].out = scratch + 2 * task.head_dim;
+    reset(rows.total[r]);
+    reset(rows.chunk[r]);
   }
 }
 
-inline void end_chunk(QueryRows& rows, int head_dim) {
-  for (int r = 0; r < rows.n; ++r) {
-    merge(rows.total[r], rows.chunk[r], head_dim);
-    reset(rows.chunk[r], head_dim);
-  }
+template <class Kv>
+void end_chunk(QueryRows<Kv>& rows, int head_dim) {
+  for (int r = 0; r < rows.n; ++r) merge(rows.total[r], rows.chunk[r], head_dim);
 }
 
-inline void write_rows(const QueryRows& rows, const AttentionTask& task, int first) {
+template <class Kv>
+void write_rows(const QueryRows<Kv>& rows, const AttentionTask& task, int first) {
   for (int r = 0; r < rows.n; ++r) {
     const int query = (first + r) / task.n_group, head = (first + r) % task.n_group;
     float* out = task.out + query * task.out_stride + int64_t{head} * task.head_dim;
@@ -296,15 +240,22 @@ inline void write_rows(const QueryRows& rows, const AttentionTask& task, int fir
   }
 }
 
+// Tiles lie wherever a block was free.
+inline void prefetch_tile(const uint8_t* tile, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(tile + i);
+}
+
 template <class Kv>
 void attention(const AttentionTask& task) {
-  QueryRows rows;
+  QueryRows<Kv> rows;
   const int n_rows = task.n_queries * task.n_group;
+  const int tile_bytes = kKvTile * task.head_dim * Kv::kBytes;
   for (int first = 0; first < n_rows; first += kQueryRows) {
     gather_rows(rows, task, first, n_rows - first < kQueryRows ? n_rows - first : kQueryRows);
     const int end_key = end_key_of(task, rows.position[rows.n - 1]);
     for (int tile = first_key_of(task, rows.position[0]) / kKvTile; tile * kKvTile < end_key; ++tile) {
       if (tile * kKvTile % kKvChunk == 0) end_chunk(rows, task.head_dim);
+      if (first == 0 && (tile + 1) * kKvTile < end_key) prefetch_tile(task.tiles[tile + 1], 2 * tile_bytes);
       attend_tile<Kv>(rows, task, task.tiles[tile], tile * kKvTile);
     }
     end_chunk(rows, task.head_dim);

@@ -108,16 +108,30 @@ void rope(float* x, const float* cos, const float* sin, int half) {
 
 void copy_f32(uint8_t* row, const float* x, int n) { __builtin_memcpy(row, x, sizeof(float) * static_cast<size_t>(n)); }
 
-inline uint16_t round_bf16(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof(bits));
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+// To bfloat16, nearest even, in the upper halves of the lanes; the lower ones hold anything.
+inline Vi round_bf16(Vf v) {
+  const Vi bits = bits_of(v), odd = and_bits(shift_right<16>(bits), set1i(1));
+  // What is not finite is kept: a sum with itself has the same upper half, and is no signalling NaN.
+  return select_less(abs(v), set1(__builtin_inff()), addi(addi(bits, set1i(0x7fff)), odd), bits_of(add(v, v)));
+}
+
+inline void store_bf16(uint16_t* p, Vf v) {
+#ifdef OCTAVO_SIMD_BF16
+  convert_bf16(p, v);
+#else
+  store_halves(p, shift_right<16>(round_bf16(v)));
+#endif
 }
 
 void quantize_bf16(uint8_t* row, const float* x, int n) {
   auto* out = reinterpret_cast<uint16_t*>(row);
-  for (int i = 0; i < n; ++i) out[i] = round_bf16(x[i]);
+  for_row(
+      x, n, [&](int i, Vf v) { store_bf16(out + i, v); },
+      [&](int i, Vf v, int lanes) {
+        uint16_t last[kLanes];
+        store_bf16(last, v);
+        __builtin_memcpy(out + i, last, sizeof(*last) * static_cast<size_t>(lanes));
+      });
   if (n % 2 != 0) out[n] = 0;
 }
 
@@ -127,9 +141,7 @@ inline int quantize_group(int8_t* q, const float* x, int n, float inverse) {
   for (int i = 0; i < n; i += kLanes) {
     const Vi v = round_to_int(mul(load(x + i), set1(inverse)));
     total = addi(total, v);
-    int32_t lanes[kLanes];
-    storei(lanes, v);
-    for (int j = 0; j < kLanes; ++j) q[i + j] = static_cast<int8_t>(lanes[j]);
+    store_bytes(q + i, v);
   }
   int32_t lanes[kLanes];
   storei(lanes, total);

@@ -2,11 +2,14 @@
 
 #pragma once
 
+#include "kernels/body/linear.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
 namespace octavo {
 namespace {
+
+constexpr int kPairsPerStep = 16;  // of reading ahead
 
 template <int kTokens, int kStrips>
 void bf16_tile(const LinearTask& task, int token, int strip) {
@@ -15,12 +18,18 @@ void bf16_tile(const LinearTask& task, int token, int strip) {
   const uint8_t* weights = task.weights + strip * strip_bytes;
   Vf acc[kTokens][kStrips];
   for (auto& row : acc)
-    for (Vf& v : row) v = zero();
-  for (int pair = 0; pair < (task.k + 1) / 2; ++pair)
-    for (int s = 0; s < kStrips; ++s)
-      for (int t = 0; t < kTokens; ++t)
-        acc[t][s] = dot_bf16(acc[t][s], load_bytes(weights + s * strip_bytes + pair * 64),
-                             act + t * task.act_stride + pair * 4);
+    for (int s = 0; s < kStrips; ++s) row[s] = initial(task, (strip + s) * 16);
+  const int n_pairs = (task.k + 1) / 2;
+  ReadAhead ahead(task, token, kTokens, weights, kStrips * strip_bytes, n_pairs / kPairsPerStep + 1);
+  for (int first = 0; first < n_pairs; first += kPairsPerStep) {
+    ahead.step();
+    const int end = first + kPairsPerStep < n_pairs ? first + kPairsPerStep : n_pairs;
+    for (int pair = first; pair < end; ++pair)
+      for (int s = 0; s < kStrips; ++s)
+        for (int t = 0; t < kTokens; ++t)
+          acc[t][s] = dot_bf16(acc[t][s], load_bytes(weights + s * strip_bytes + pair * 64),
+                               act + t * task.act_stride + pair * 4);
+  }
   for (int t = 0; t < kTokens; ++t)
     for (int s = 0; s < kStrips; ++s) store(task.out + (token + t) * task.out_stride + (strip + s) * 16, acc[t][s]);
 }
@@ -34,6 +43,7 @@ int bf16_tokens(const LinearTask& task, int token, int strip) {
 template <int kStrips>
 void bf16_strips(const LinearTask& task, int strip) {
   int token = bf16_tokens<6, kStrips>(task, 0, strip);
+  token = bf16_tokens<4, kStrips>(task, token, strip);
   token = bf16_tokens<3, kStrips>(task, token, strip);
   token = bf16_tokens<2, kStrips>(task, token, strip);
   bf16_tokens<1, kStrips>(task, token, strip);

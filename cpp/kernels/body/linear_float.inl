@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "kernels/body/linear.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
@@ -24,13 +25,14 @@ inline void add_column(FloatTile<kTokens, kCols>& tile, const Vf (&weights)[kCol
   }
 }
 
-// Weight columns of several strips: vector c is rows c * kLanes .. of the strips side by side.
+// Weight columns of several strips: vector c is rows c * kLanes .. of the strips side by side. accumulate adds columns
+// [begin, end) of n; begin is even.
 struct F32Planes {
   static int64_t strip_bytes(int k) { return int64_t{k} * 64; }
   template <int kTokens, int kCols>
   static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens],
-                         int n) {
-    for (int k = 0; k < n; ++k) {
+                         int n, int begin, int end) {
+    for (int k = begin; k < end; ++k) {
       Vf weights[kCols];
       OCTAVO_UNROLL
       for (int c = 0; c < kCols; ++c)
@@ -45,8 +47,8 @@ struct F16Planes {
   static int64_t strip_bytes(int k) { return (int64_t{k} * 32 + 63) / 64 * 64; }
   template <int kTokens, int kCols>
   static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens],
-                         int n) {
-    for (int k = 0; k < n; ++k) {
+                         int n, int begin, int end) {
+    for (int k = begin; k < end; ++k) {
       Vf weights[kCols];
       OCTAVO_UNROLL
       for (int c = 0; c < kCols; ++c)
@@ -61,13 +63,9 @@ struct Bf16Planes {
   static int64_t strip_bytes(int k) { return int64_t{(k + 1) / 2} * 64; }
   template <int kTokens, int kCols>
   static void accumulate(FloatTile<kTokens, kCols>& tile, const uint8_t* strips, const float* const (&x)[kTokens],
-                         int n) {
-    for (int k = 0; k < n; k += 2) {
+                         int n, int begin, int end) {
+    for (int k = begin; k < end; k += 2) {
       const uint8_t* pair = strips + int64_t{k} * 32;
-      if constexpr (kTokens <= kStreamTokens) {
-        OCTAVO_UNROLL
-        for (int c = 0; c < kCols; c += kVecs) prefetch_ahead(pair + c / kVecs * strip_bytes(n), 64);
-      }
       Vf weights[kCols];
       OCTAVO_UNROLL
       for (int c = 0; c < kCols; ++c) weights[c] = bf16_even(column(pair, c, n));
@@ -85,6 +83,8 @@ struct Bf16Planes {
   }
 };
 
+constexpr int kColumnsPerStep = 32;  // of reading ahead
+
 template <class Planes, int kTokens, int kStrips>
 void float_tile(const LinearTask& task, int token, int strip) {
   constexpr int kCols = kStrips * kVecs;
@@ -94,9 +94,16 @@ void float_tile(const LinearTask& task, int token, int strip) {
   for (int t = 0; t < kTokens; ++t) {
     x[t] = reinterpret_cast<const float*>(task.act + (token + t) * task.act_stride);
     OCTAVO_UNROLL
-    for (Vf& v : tile[t]) v = zero();
+    for (int c = 0; c < kCols; ++c) tile[t][c] = initial(task, strip * 16 + c * kLanes);
   }
-  Planes::template accumulate<kTokens, kCols>(tile, task.weights + strip * Planes::strip_bytes(task.k), x, task.k);
+  const int64_t bytes = Planes::strip_bytes(task.k);
+  const uint8_t* weights = task.weights + strip * bytes;
+  ReadAhead ahead(task, token, kTokens, weights, kStrips * bytes, task.k / kColumnsPerStep + 1);
+  for (int begin = 0; begin < task.k; begin += kColumnsPerStep) {
+    ahead.step();
+    const int end = begin + kColumnsPerStep < task.k ? begin + kColumnsPerStep : task.k;
+    Planes::template accumulate<kTokens, kCols>(tile, weights, x, task.k, begin, end);
+  }
   float* out = task.out + token * task.out_stride + strip * 16;
   OCTAVO_UNROLL
   for (int t = 0; t < kTokens; ++t) {

@@ -18,11 +18,13 @@ namespace {
 template <int kSubSize, int kQuantBits, bool kMinima>
 struct Planes256 {
   static constexpr int kDwords = kSubSize / 4;   // of one sub-block
+  static constexpr int kBiasShift = 5;           // without minima, quants are 32 too high
   static constexpr int kPairs = 128 / kSubSize;  // of sub-blocks
   static constexpr int kMaxQuant = (1 << kQuantBits) - 1;
   static constexpr bool kMin = kMinima;
   static constexpr int kQuantBytes = kQuantBits * 512, kScaleBytes = kPairs * 32;
   static constexpr int kMinBytes = kMin ? kScaleBytes : 0;
+  static constexpr int kBytes = kQuantBytes + kScaleBytes + kMinBytes + 32 + (kMin ? 32 : 0);  // of a super block
 
   static int64_t scales(int64_t n) { return n * kQuantBytes; }
   static int64_t minima(int64_t n) { return scales(n) + n * kScaleBytes; }
@@ -50,9 +52,9 @@ struct Q5_KPlanes : Planes256<32, 5, true> {
       return shifted_bits(load_line(quants, (2 * pair + half) * 5 + line, v), shift, mask);
     };
     if (j < 5) return bits(j, 0, 31);
-    if (j == 5) return or_bytes(bits(0, 5, 7), bits(1, 2, 24));
-    if (j == 6) return or_bytes(bits(2, 5, 7), bits(3, 2, 24));
-    return or_bytes(bits(4, 5, 7), or_bytes(bits(1, 4, 8), bits(3, 3, 16)));
+    if (j == 5) return or_bits(bits(0, 5, 7), bits(1, 2, 24));
+    if (j == 6) return or_bits(bits(2, 5, 7), bits(3, 2, 24));
+    return or_bits(bits(4, 5, 7), or_bits(bits(1, 4, 8), bits(3, 3, 16)));
   }
 };
 
@@ -63,7 +65,7 @@ struct Q6_KPlanes : Planes256<16, 6, false> {
       return shifted_bits(load_line(quants, (2 * pair + half) * 3 + line, v), shift, mask);
     };
     if (j < 3) return bits(j, 0, 63);
-    return or_bytes(bits(0, 6, 3), or_bytes(bits(1, 4, 12), bits(2, 2, 48)));
+    return or_bits(bits(0, 6, 3), or_bits(bits(1, 4, 12), bits(2, 2, 48)));
   }
 };
 
@@ -73,6 +75,7 @@ struct StripBlock {
   int64_t index;
   const uint8_t *quants, *scales, *minima;
   const uint16_t *d, *dmin;
+  const uint8_t* ahead;  // a block's share of what is needed after this strip
 
   StripBlock(const uint8_t* strip, int64_t n, int64_t block)
       : index(block),
@@ -80,16 +83,15 @@ struct StripBlock {
         scales(strip + Planes::scales(n) + block * Planes::kScaleBytes),
         minima(strip + Planes::minima(n) + block * Planes::kMinBytes),
         d(reinterpret_cast<const uint16_t*>(strip + Planes::d(n)) + block * 16),
-        dmin(reinterpret_cast<const uint16_t*>(strip + Planes::dmin(n)) + block * 16) {}
+        dmin(reinterpret_cast<const uint16_t*>(strip + Planes::dmin(n)) + block * 16),
+        ahead(strip + distance_ahead(Planes::strip_bytes(n)) + block * Planes::kBytes) {}
 
   Vi weights(int pair, int half, int j, int v) const { return Planes::weights(quants, pair, half, j, v); }
-  // For dot_scaled.
-  Vi scale(int pair, int half, int v) const {
-    const Vi both = factors(pair, v);
-    return half == 0 ? first_scales(both) : second_scales(both);
-  }
+  Vi scale_pairs(int pair, int v) const { return factors(pair, v); }
   // What the sums of activations are weighed with, for a pair of sub-blocks: minima, or scales where there are none.
   Vi sum_factors(int pair, int v) const { return Planes::kMin ? load_u8_pairs(at(minima, pair, v)) : factors(pair, v); }
+  Vf unit(int v) const { return load_f16(d + v * kLanes); }
+  Vf min_unit(int v) const { return load_f16(dmin + v * kLanes); }
 
  private:
   static const uint8_t* at(const uint8_t* bytes, int pair, int v) { return bytes + pair * 32 + v * kLanes * 2; }
@@ -97,6 +99,13 @@ struct StripBlock {
     return Planes::kMin ? load_u8_pairs(at(scales, pair, v)) : load_s8_pairs(at(scales, pair, v));
   }
 };
+
+// For dot_scaled.
+template <class Block>
+inline Vi scale_of(const Block& block, int pair, int half, int v) {
+  const Vi both = block.scale_pairs(pair, v);
+  return half == 0 ? first_scales(both) : second_scales(both);
+}
 
 // Its quants and scales, ready for many tokens.
 template <class Planes>
@@ -112,24 +121,56 @@ struct UnpackedBlock {
         for (int v = 0; v < kVecs; ++v) {
           OCTAVO_UNROLL
           for (int j = 0; j < Planes::kDwords; ++j) quants[pair][half][j][v] = block.weights(pair, half, j, v);
-          scales[pair][half][v] = block.scale(pair, half, v);
+          scales[pair][half][v] = scale_of(block, pair, half, v);
         }
       }
     }
   }
   Vi weights(int pair, int half, int j, int v) const { return quants[pair][half][j][v]; }
-  Vi scale(int pair, int half, int v) const { return scales[pair][half][v]; }
 };
+
+template <class Planes>
+inline Vi scale_of(const UnpackedBlock<Planes>& block, int pair, int half, int v) {
+  return block.scales[pair][half][v];
+}
+
+// Quants that a partial sum of unsigned weights cannot hold are multiplied as signed ones.
+template <class Planes>
+constexpr bool kWide = kPartialDots<Planes::kMaxQuant> == 0;
+
+// sums += scale * dot of one sub-block of wide quants, 128 too high.
+template <class Planes, int kTokens, class Block>
+inline void add_wide_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int half,
+                               const uint8_t* const (&act)[kTokens]) {
+  OCTAVO_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    const Vi both = block.scale_pairs(pair, v);
+    const Vi scale = shift_right_signed<16>(half == 0 ? shift_left<16>(both) : both);
+    SignedWeights weights[Planes::kDwords];
+    OCTAVO_UNROLL
+    for (int j = 0; j < Planes::kDwords; ++j)
+      weights[j] = prepare_signed(xor_bits(block.weights(pair, half, j, v), set1i(static_cast<int>(0x80808080))));
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      Vi dot = set1i(0);
+      OCTAVO_UNROLL
+      for (int j = 0; j < Planes::kDwords; ++j)
+        dot = dot_signed(dot, weights[j], broadcast4(act[t] + (half * Planes::kDwords + j) * 4));
+      sums[t][v] = addi(sums[t][v], mul_ints(dot, scale));
+    }
+  }
+}
 
 // sums += scale * dot of one sub-block; act: each token's quants of the pair.
 template <class Planes, int kTokens, class Block>
 inline void add_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int half,
                           const uint8_t* const (&act)[kTokens]) {
+  if constexpr (kWide<Planes>) return add_wide_sub_block<Planes, kTokens>(sums, block, pair, half, act);
   constexpr int kHeld = kPartialDots<Planes::kMaxQuant>;
-  constexpr int kRun = kHeld < Planes::kDwords ? kHeld : Planes::kDwords;
+  constexpr int kRun = kHeld == 0 || kHeld > Planes::kDwords ? Planes::kDwords : kHeld;
   Vi scale[kVecs];
   OCTAVO_UNROLL
-  for (int v = 0; v < kVecs; ++v) scale[v] = block.scale(pair, half, v);
+  for (int v = 0; v < kVecs; ++v) scale[v] = scale_of(block, pair, half, v);
   OCTAVO_UNROLL
   for (int run = 0; run < Planes::kDwords; run += kRun) {
     Partial partial[kTokens][kVecs];
@@ -158,9 +199,11 @@ inline void add_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int
   }
 }
 
-// The dots of a super block, from its raw quants.
+// The dots of a super block, from its raw quants; `ahead` is fetched meanwhile, if it is not null.
 template <class Planes, int kTokens, class Block>
-inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* const (&rows)[kTokens]) {
+inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* const (&rows)[kTokens],
+                     const uint8_t* ahead) {
+  constexpr int kBytesPerPair = (Planes::kBytes / Planes::kPairs + 63) / 64 * 64;
   const uint8_t* act[kTokens];
   OCTAVO_UNROLL
   for (int t = 0; t < kTokens; ++t) {
@@ -169,6 +212,8 @@ inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* con
     for (Vi& sum : sums[t]) sum = set1i(0);
   }
   for (int pair = 0; pair < Planes::kPairs; ++pair) {
+    if (ahead != nullptr)
+      for (int i = 0; i < kBytesPerPair; i += 64) __builtin_prefetch(ahead + pair * kBytesPerPair + i);
     add_sub_block<Planes, kTokens>(sums, block, pair, 0, act);
     add_sub_block<Planes, kTokens>(sums, block, pair, 1, act);
     OCTAVO_UNROLL
@@ -199,7 +244,8 @@ struct SubSums {
     for (int t = 0; t < kTokens; ++t) pairs[t] = first + t * sizeof(folded[0]);
   }
   // totals[t] = sum over sub-blocks of factor * sum(act)
-  void weigh(Vi (&totals)[kTokens], const StripBlock<Planes>& block, int v) const {
+  template <class Block>
+  void weigh(Vi (&totals)[kTokens], const Block& block, int v) const {
     OCTAVO_UNROLL
     for (Vi& total : totals) total = set1i(0);
     OCTAVO_UNROLL
@@ -212,13 +258,13 @@ struct SubSums {
 };
 
 // The float chains of a super block: out[t] += ...
-template <class Planes, int kTokens>
+template <class Planes, int kTokens, class Block>
 inline void add_scaled(float* const (&out)[kTokens], const Dots<kTokens>& dots, const SubSums<Planes, kTokens>& sums,
-                       const StripBlock<Planes>& block, const float (&d_act)[kTokens]) {
+                       const Block& block, const float (&d_act)[kTokens]) {
   OCTAVO_UNROLL
   for (int v = 0; v < kVecs; ++v) {
-    const Vf d = load_f16(block.d + v * kLanes);
-    const Vf dmin = Planes::kMin ? load_f16(block.dmin + v * kLanes) : d;
+    const Vf d = block.unit(v);
+    const Vf dmin = Planes::kMin ? block.min_unit(v) : d;
     Vi totals[kTokens];
     sums.weigh(totals, block, v);
     OCTAVO_UNROLL
@@ -227,16 +273,16 @@ inline void add_scaled(float* const (&out)[kTokens], const Dots<kTokens>& dots, 
       Vi dot = dots[t][v];
       if constexpr (Planes::kMin)
         acc = fma(to_float(totals[t]), mul(dmin, set1(-d_act[t])), acc);
-      else
-        dot = subi(dot, shift_left<5>(totals[t]));
+      else if constexpr (!kWide<Planes>)
+        dot = subi(dot, shift_left<Planes::kBiasShift>(totals[t]));
       store(out[t] + v * kLanes, fma(to_float(dot), mul(d, set1(d_act[t])), acc));
     }
   }
 }
 
 // Adds a super block to the outputs of kTokens tokens; `source` is the block or its unpacked form.
-template <class Planes, int kTokens, class Source>
-void q8x256_tile(const LinearTask& task, float* out, const StripBlock<Planes>& block, const Source& source, int token) {
+template <class Planes, int kTokens, class Block, class Source>
+void q8x256_tile(const LinearTask& task, float* out, const Block& block, const Source& source, int token) {
   const Q8x256Layout layout(task.k);
   const uint8_t *act[kTokens], *act_sums[kTokens];
   float *at[kTokens], d_act[kTokens];
@@ -250,29 +296,29 @@ void q8x256_tile(const LinearTask& task, float* out, const StripBlock<Planes>& b
   }
   SubSums<Planes, kTokens> sums(act_sums);
   Dots<kTokens> dots;
-  raw_dots<Planes, kTokens>(dots, source, act);
+  raw_dots<Planes, kTokens>(dots, source, act, token == 0 ? block.ahead : nullptr);
   sums.settle();
   add_scaled<Planes, kTokens>(at, dots, sums, block, d_act);
 }
 
-template <class Planes, int kTokens, class Source>
-inline int q8x256_tiles(const LinearTask& task, float* out, const StripBlock<Planes>& block, const Source& source,
-                        int token) {
+template <class Planes, int kTokens, class Block, class Source>
+inline int q8x256_tiles(const LinearTask& task, float* out, const Block& block, const Source& source, int token) {
   for (; token + kTokens <= task.n_tokens; token += kTokens)
     q8x256_tile<Planes, kTokens>(task, out, block, source, token);
   return token;
 }
 
-template <class Planes, class Source>
-inline void q8x256_tokens(const LinearTask& task, float* out, const StripBlock<Planes>& block, const Source& source) {
+template <class Planes, class Block, class Source>
+inline void q8x256_tokens(const LinearTask& task, float* out, const Block& block, const Source& source) {
   int token = q8x256_tiles<Planes, kQ8Tokens>(task, out, block, source, 0);
   token = q8x256_tiles<Planes, 2>(task, out, block, source, token);
   q8x256_tiles<Planes, 1>(task, out, block, source, token);
 }
 
-inline void clear_strip(const LinearTask& task, float* out) {
+inline void start_strip(const LinearTask& task, int s) {
   for (int t = 0; t < task.n_tokens; ++t)
-    for (int v = 0; v < kVecs; ++v) store(out + t * task.out_stride + v * kLanes, zero());
+    for (int row = s * 16; row < (s + 1) * 16; row += kLanes)
+      store(task.out + t * task.out_stride + row, initial(task, row));
 }
 
 template <class Planes>
@@ -280,13 +326,13 @@ void linear_q8x256(const LinearTask& task) {
   const int64_t n = task.k / 256;
   for (int s = 0; s < task.n_strips; ++s) {
     float* out = task.out + s * 16;
-    clear_strip(task, out);
+    start_strip(task, s);
     for (int64_t b = 0; b < n; ++b) {
       const StripBlock<Planes> block(task.weights + s * Planes::strip_bytes(n), n, b);
       if (task.n_tokens < Planes::kUnpackFrom)
-        q8x256_tokens(task, out, block, block);
+        q8x256_tokens<Planes>(task, out, block, block);
       else
-        q8x256_tokens(task, out, block, UnpackedBlock<Planes>(block));
+        q8x256_tokens<Planes>(task, out, block, UnpackedBlock<Planes>(block));
     }
   }
 }

@@ -70,9 +70,8 @@ inline int weight256_at(const Shape256& shape, const uint8_t* quants, int k) {
   return quant6_at(quants, k) - 32;
 }
 
-inline float q8x256_output(const Shape256& shape, const uint8_t* strip, int row, const uint8_t* act, int k) {
+inline float q8x256_output(const Shape256& shape, const uint8_t* strip, int row, const uint8_t* act, int k, float acc) {
   const Q8x256Layout layout(k);
-  float acc = 0;
   for (int64_t b = 0; b < k / 256; ++b) {
     const RowBlock block(shape, strip, k / 256, b, row);
     const auto* q = reinterpret_cast<const int8_t*>(act) + b * 256;
@@ -100,7 +99,8 @@ inline void linear_q8x256_scalar(const LinearTask& task, const Shape256& shape) 
     for (int t = 0; t < task.n_tokens; ++t)
       for (int row = 0; row < 16; ++row)
         task.out[t * task.out_stride + s * 16 + row] =
-            q8x256_output(shape, strip, row, task.act + t * task.act_stride, task.k);
+            q8x256_output(shape, strip, row, task.act + t * task.act_stride, task.k,
+                          task.bias == nullptr ? 0 : task.bias[s * 16 + row]);
   }
 }
 

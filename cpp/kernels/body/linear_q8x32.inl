@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include "kernels/body/linear.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 
@@ -68,7 +69,7 @@ struct Nibbles : Planes32<256, kFifthBit, kHasMin, kZeroPoint> {
       for (int v = 0; v < kVecs; ++v) {
         const Vi line = load_bytes(lines + j * 64 + v * kLanes * 4);
         weights[v] = kHalf == 0 ? low_nibbles(line) : high_nibbles(line);
-        if constexpr (kFifthBit) weights[v] = or_bytes(weights[v], load_fifth_bits(bits + j * 8 + v * (kLanes / 2)));
+        if constexpr (kFifthBit) weights[v] = or_bits(weights[v], load_fifth_bits(bits + j * 8 + v * (kLanes / 2)));
       }
       OCTAVO_UNROLL
       for (int t = 0; t < kTokens; ++t) {
@@ -130,10 +131,11 @@ void q8x32_tile(const LinearTask& task, int token, int strip_index) {
     s_act[t] = reinterpret_cast<const float*>(act[t] + layout.s);
     sum_act[t] = reinterpret_cast<const int32_t*>(act[t] + layout.sum);
     OCTAVO_UNROLL
-    for (Vf& v : acc[t]) v = zero();
+    for (int v = 0; v < kVecs; ++v) acc[t][v] = initial(task, strip_index * 16 + v * kLanes);
   }
+  ReadAhead ahead(task, token, kTokens, strip, Planes::strip_bytes(groups), groups);
   for (int64_t g = 0; g < groups; ++g) {
-    if constexpr (kTokens <= kStreamTokens) prefetch_ahead(strip + g * Planes::kBytes, Planes::kBytes);
+    ahead.step();
     Dots<kTokens> sums;
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {

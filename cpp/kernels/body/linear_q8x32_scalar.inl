@@ -54,10 +54,9 @@ inline float half_at(const uint16_t* p) {
   return lanes[0];
 }
 
-inline float q8x32_output(const Shape32& shape, const StripView& strip, int row, const uint8_t* act, int k) {
+inline float q8x32_output(const Shape32& shape, const StripView& strip, int row, const uint8_t* act, int k, float acc) {
   const Q8x32Layout layout(k);
   const auto* q = reinterpret_cast<const int8_t*>(act);
-  float acc = 0;
   for (int64_t g = 0; g < k / 32; ++g) {
     int sum = 0;
     for (int i = 0; i < 32; ++i) sum += weight_at(shape, strip, g, row, i) * q[g * 32 + i];
@@ -76,7 +75,8 @@ inline void linear_q8x32_scalar(const LinearTask& task, const Shape32& shape) {
     for (int t = 0; t < task.n_tokens; ++t)
       for (int row = 0; row < 16; ++row)
         task.out[t * task.out_stride + s * 16 + row] =
-            q8x32_output(shape, strip, row, task.act + t * task.act_stride, task.k);
+            q8x32_output(shape, strip, row, task.act + t * task.act_stride, task.k,
+                         task.bias == nullptr ? 0 : task.bias[s * 16 + row]);
   }
 }
 

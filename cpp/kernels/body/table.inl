@@ -17,6 +17,18 @@ const KernelTable OCTAVO_TABLE = {
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q4_K},
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q5_K},
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q6_K},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q2_K},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(2, 7)},    // Q3_K
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(7, 241)},  // IQ4_XS
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(0, 2)},    // TQ1_0
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(0, 3)},    // TQ2_0
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 25)},   // IQ1_S
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 25)},   // IQ1_M
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_XXS
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_XS
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_S
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 126)},  // IQ3_XXS
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 31)},   // IQ3_S
     }},
     .aqlm_table = aqlm_table,
     .aqlm_decode = aqlm_decode,
@@ -33,8 +45,8 @@ const KernelTable OCTAVO_TABLE = {
     .activate_mul = {{activate_mul<Silu>, activate_mul<Gelu>, activate_mul<GeluTanh>, activate_mul<QuickGelu>,
                       activate_mul<Relu>, activate_mul<Relu2>, activate_mul<Tanh>, activate_mul<Sigmoid>}},
     .rope = rope,
-    .kv_write = {{F32Kv::write, Bf16Kv::write}},
-    .attention = {{attention<F32Kv>, attention<Bf16Kv>}},
+    .kv_write = {{F32Kv::write, OCTAVO_BF16_KV::write}},
+    .attention = {{attention<F32Kv>, attention<OCTAVO_BF16_KV>}},
     .argmax = argmax,
     .exp_sum = exp_sum,
 };

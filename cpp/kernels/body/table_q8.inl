@@ -7,3 +7,5 @@
 #define OCTAVO_LINEAR_Q4_K linear_q8x256<Q4_KPlanes>
 #define OCTAVO_LINEAR_Q5_K linear_q8x256<Q5_KPlanes>
 #define OCTAVO_LINEAR_Q6_K linear_q8x256<Q6_KPlanes>
+#define OCTAVO_LINEAR_Q2_K (linear_integers<Integers<0, 3, true>>)
+#define OCTAVO_LINEAR_INTEGERS(shift, max) (linear_integers<Integers<shift, max>>)

@@ -6,13 +6,17 @@
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/linear_float.inl"
+#include "kernels/body/linear_integers_scalar.inl"
 #include "kernels/body/linear_q8x256_scalar.inl"
 #include "kernels/body/linear_q8x32_scalar.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kScalar
 #define OCTAVO_AQLM_DOT nullptr
+#define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
+#define OCTAVO_LINEAR_Q2_K scalar_integers<0>
+#define OCTAVO_LINEAR_INTEGERS(shift, max) scalar_integers<(1 << shift)>
 #define OCTAVO_LINEAR_Q4_0 scalar_q4_0
 #define OCTAVO_LINEAR_Q4_1 scalar_q4_1
 #define OCTAVO_LINEAR_Q5_0 scalar_q5_0

@@ -75,7 +75,7 @@ def _joined(name: str, tensors: Mapping[str, SourceTensor]) -> SourceTensor:
     _check(name, codes, vectors, scales)
     n, n_groups, _ = codes.shape
     shape = (n, n_groups * vectors.shape[3])
-    return SourceTensor(f"{name}.weight", FORMAT, shape, codes.data, codes.mapped, Codebooks(vectors, scales))
+    return SourceTensor(f"{name}.weight", FORMAT, shape, codes.data, codes.mapped, aqlm=Codebooks(vectors, scales))
 
 
 def _check(name: str, codes: SourceTensor, vectors: SourceTensor, scales: SourceTensor) -> None:

@@ -139,13 +139,27 @@ def _from_stored(tensor: StoredTensor) -> SourceTensor:
 
 
 def _gguf_checkpoint(file: GGUFFile, config: Mapping[str, Any]) -> Checkpoint:
-    names = gguf_config.hf_tensor_names(config)
+    names = gguf_config.hf_tensor_names(config, file.tensors)
+    taken = gguf_config.ignored_tensors(config)
     by_gguf = {gguf_name: hf_name for hf_name, gguf_name in names.items()}
     tensors = {}
     for tensor in file.tensors.values():
+        if tensor.name in taken:
+            continue
         source = _from_gguf(by_gguf.get(tensor.name, tensor.name), tensor, config)
-        tensors.update({part.name: part for part in split_experts(source)})
+        tensors.update({part.name: part for part in _split(source)})
     return Checkpoint(tensors, file.path)
+
+
+def _split(tensor: SourceTensor) -> list[SourceTensor]:
+    """The tensors that a GGUF stores as one: those of experts, and the norms of heads."""
+    if not tensor.name.endswith("_layernorm.norms.weight"):
+        return split_experts(tensor)
+    rows = np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape[0], -1)
+    base = tensor.name.removesuffix(".weight")
+    return [
+        replace(tensor, name=f"{base}.{head}.weight", shape=tensor.shape[1:], data=row) for head, row in enumerate(rows)
+    ]
 
 
 def split_experts(tensor: SourceTensor) -> list[SourceTensor]:
@@ -162,8 +176,12 @@ def split_experts(tensor: SourceTensor) -> list[SourceTensor]:
 
 def _from_gguf(name: str, tensor: GGUFTensor, config: Mapping[str, Any]) -> SourceTensor:
     format_name = GGML_TYPES[tensor.type_id].name
+    if gguf_config.is_shifted_norm(name, config) and format_name == "F32":
+        unshifted = np.frombuffer(tensor.data, np.float32) - np.float32(1)
+        return SourceTensor(name, format_name, tensor.shape, unshifted, mapped=False)
     if not gguf_config.rows_permuted(name, config):
-        return SourceTensor(name, format_name, tensor.shape, tensor.data, mapped=True)
+        turned = gguf_config.is_transposed(name, config)
+        return SourceTensor(name, format_name, tensor.shape, tensor.data, mapped=True, turned=turned)
     n_heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
     rows = tensor.shape[0]
     if rows != n_heads * config["head_dim"]:

@@ -166,7 +166,7 @@ def matrix_of(tensor: SourceTensor, part: Part) -> SourceTensor:
     Raises:
         ModelError: the tensor is no matrix, is quantised but would have to be transposed, or has too few rows.
     """
-    if part.transposed:
+    if part.transposed and not tensor.turned:
         tensor = _transposed(tensor)
     if part.rows is None:
         return tensor

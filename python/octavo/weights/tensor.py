@@ -15,6 +15,7 @@ class SourceTensor:
     shape: tuple[int, ...]  # rows first
     data: Any  # buffer of the rows, in order
     mapped: bool  # the bytes belong to a file, so their pages can be dropped after use
+    turned: bool = False  # already (out, in), where the checkpoint of this family has (in, out)
     aqlm: Codebooks | None = None  # what its codes mean
 
     @property
