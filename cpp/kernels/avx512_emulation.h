@@ -57,6 +57,13 @@ inline Ints cvtepi16_epi32(__m256i v) {
   return simde__m512i_from_private(out);
 }
 
+inline Ints cvtepi8_epi32(__m128i v) {
+  IntHalves out;
+  out.m256i[0] = _mm256_cvtepi8_epi32(v);
+  out.m256i[1] = _mm256_cvtepi8_epi32(_mm_srli_si128(v, 8));
+  return simde__m512i_from_private(out);
+}
+
 inline Floats cvtph_ps(__m256i v) {
   FloatHalves out;
   out.m256[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(v));
@@ -171,6 +178,7 @@ inline __m128i cvtepi32_epi8(Ints v) {
 #undef _mm512_cvtps_epi32
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi16_epi32
+#undef _mm512_cvtepi8_epi32
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtepu8_epi16
 #undef _mm512_srai_epi32
@@ -187,6 +195,7 @@ inline __m128i cvtepi32_epi8(Ints v) {
 #define _mm512_cvtps_epi32(v) octavo::emulated::cvtps_epi32(v)
 #define _mm512_cvtepi32_ps(v) octavo::emulated::cvtepi32_ps(v)
 #define _mm512_cvtepi16_epi32(v) octavo::emulated::cvtepi16_epi32(v)
+#define _mm512_cvtepi8_epi32(v) octavo::emulated::cvtepi8_epi32(v)
 #define _mm512_cvtph_ps(v) octavo::emulated::cvtph_ps(v)
 #define _mm512_cvtepu8_epi16(v) octavo::emulated::cvtepu8_epi16(v)
 #define _mm512_srai_epi32(v, count) octavo::emulated::srai_epi32(v, count)

@@ -103,14 +103,19 @@ inline Vi shifted_bits(Vi v, int shift, int mask) {
   return _mm256_and_si256(_mm256_srli_epi16(v, shift), _mm256_set1_epi8(static_cast<char>(mask)));
 }
 
+// Byte i all ones where bit i is set, else zero.
+inline Vi spread_bits(uint32_t bits) {
+  const __m256i spread = _mm256_shuffle_epi8(
+      set1i(static_cast<int>(bits)), _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+  const __m256i unset = _mm256_or_si256(spread, _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe));
+  return _mm256_cmpeq_epi8(unset, _mm256_set1_epi64x(-1));
+}
+
 // 16 where bit i of the kLanes * 4 bits at p is set, else 0, for byte i.
 inline Vi load_fifth_bits(const void* p) {
   uint32_t bits;
   __builtin_memcpy(&bits, p, sizeof(bits));
-  const __m256i spread = _mm256_shuffle_epi8(
-      set1i(static_cast<int>(bits)), _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
-  const __m256i unset = _mm256_or_si256(spread, _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe));
-  return _mm256_and_si256(_mm256_cmpeq_epi8(unset, _mm256_set1_epi64x(-1)), _mm256_set1_epi8(16));
+  return _mm256_and_si256(spread_bits(bits), _mm256_set1_epi8(16));
 }
 
 // Dot products of unsigned weights below 32 with int8 activations, four bytes a lane: int16 partial sums
@@ -172,6 +177,29 @@ inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
   const __m256i products = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(act, w.sign));
   return settled(_mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1))));
 }
+
+// A vector of bytes from pieces of eight and of four: at(i).
+template <class At>
+inline Vi load_eights(At at) {
+  const auto word = [&](int i) { return static_cast<long long>(at(i)); };
+  return _mm256_set_epi64x(word(3), word(2), word(1), word(0));
+}
+template <class At>
+inline Vi load_fours(At at) {
+  return _mm256_set_epi32(at(7), at(6), at(5), at(4), at(3), at(2), at(1), at(0));
+}
+
+using SignBits = uint32_t;
+inline Vi negate_where(SignBits bits, Vi bytes) {
+  const Vi chosen = spread_bits(bits);
+  return _mm256_sub_epi8(_mm256_xor_si256(bytes, chosen), chosen);
+}
+// The first kLanes / 4 signed bytes, each as four lanes.
+inline Vi repeat_bytes(__m128i bytes) {
+  return _mm256_cvtepi8_epi32(_mm_shuffle_epi8(bytes, _mm_set_epi64x(0, 0x0101010100000000)));
+}
+// Dots of unsigned bytes up to 127 with signed ones, four to a lane.
+inline Vi dot_bytes(Vi a, Vi b) { return _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)); }
 
 }  // namespace
 }  // namespace octavo

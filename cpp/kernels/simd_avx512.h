@@ -134,6 +134,27 @@ inline Vi load_fifth_bits(const void* p) {
   return _mm512_maskz_mov_epi8(bits, _mm512_set1_epi8(16));
 }
 
+// A vector of bytes from pieces of eight and of four: at(i).
+template <class At>
+inline Vi load_eights(At at) {
+  const auto word = [&](int i) { return static_cast<long long>(at(i)); };
+  return _mm512_set_epi64(word(7), word(6), word(5), word(4), word(3), word(2), word(1), word(0));
+}
+template <class At>
+inline Vi load_fours(At at) {
+  return _mm512_set_epi32(at(15), at(14), at(13), at(12), at(11), at(10), at(9), at(8), at(7), at(6), at(5), at(4),
+                          at(3), at(2), at(1), at(0));
+}
+
+using SignBits = uint64_t;
+inline Vi negate_where(SignBits bits, Vi bytes) {
+  return _mm512_mask_sub_epi8(bytes, bits, _mm512_setzero_si512(), bytes);
+}
+// The first kLanes / 4 signed bytes, each as four lanes.
+inline Vi repeat_bytes(__m128i bytes) {
+  return _mm512_cvtepi8_epi32(_mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)));
+}
+
 #ifdef OCTAVO_SIMD_VNNI
 using Partial = Vi;
 inline Partial dot_partial(Partial acc, Vi weights, Vi act) { return _mm512_dpbusd_epi32(acc, weights, act); }
@@ -153,6 +174,9 @@ using SignedWeights = Vi;
 constexpr int kSignedBias = 128;
 inline SignedWeights prepare_signed(Vi w) { return _mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80))); }
 inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) { return _mm512_dpbusd_epi32(acc, w, act); }
+
+// Dots of unsigned bytes up to 127 with signed ones, four to a lane.
+inline Vi dot_bytes(Vi a, Vi b) { return _mm512_dpbusd_epi32(_mm512_setzero_si512(), a, b); }
 #else
 // int16 partial sums hold four (weights below 32) or eight (below 16) accumulations without overflow.
 using Partial = Vi;
@@ -198,6 +222,9 @@ inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
   const Vi signed_act = _mm512_mask_sub_epi8(act, w.negative, _mm512_setzero_si512(), act);
   return addi(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w.magnitude, signed_act), _mm512_set1_epi16(1)));
 }
+
+// Dots of unsigned bytes up to 127 with signed ones, four to a lane.
+inline Vi dot_bytes(Vi a, Vi b) { return _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)); }
 #endif
 
 #ifdef OCTAVO_SIMD_BF16

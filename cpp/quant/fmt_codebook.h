@@ -11,6 +11,7 @@
 // Of seven sign bits the eighth makes their number even.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "quant/int_block.h"
@@ -83,6 +84,13 @@ struct BlockIQ3_S {
   uint8_t scales[4];
 };
 static_assert(sizeof(BlockIQ3_S) == 110);
+
+// The entries as bytes: eight each, in IQ3 four.
+extern const std::array<uint64_t, 256> kEntriesIQ2_XXS;
+extern const std::array<uint64_t, 512> kEntriesIQ2_XS;
+extern const std::array<uint64_t, 1024> kEntriesIQ2_S;
+extern const std::array<uint32_t, 256> kEntriesIQ3_XXS;
+extern const std::array<uint32_t, 512> kEntriesIQ3_S;
 
 void to_integers(IntBlock& out, const BlockIQ1_S& block);
 void to_integers(IntBlock& out, const BlockIQ1_M& block);

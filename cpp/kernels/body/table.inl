@@ -24,11 +24,11 @@ const KernelTable OCTAVO_TABLE = {
         {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(0, 3)},    // TQ2_0
         {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 25)},   // IQ1_S
         {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 25)},   // IQ1_M
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_XXS
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_XS
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 107)},  // IQ2_S
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(6, 126)},  // IQ3_XXS
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_INTEGERS(4, 31)},   // IQ3_S
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_ENTRIES(IQ2_XXS, 6, 107)},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_ENTRIES(IQ2_XS, 6, 107)},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_ENTRIES(IQ2_S, 6, 107)},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_ENTRIES(IQ3_XXS, 6, 126)},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_ENTRIES(IQ3_S, 4, 31)},
     }},
     .aqlm_table = aqlm_table,
     .aqlm_decode = aqlm_decode,

@@ -9,3 +9,4 @@
 #define OCTAVO_LINEAR_Q6_K linear_q8x256<Q6_KPlanes>
 #define OCTAVO_LINEAR_Q2_K (linear_integers<Integers<0, 3, true>>)
 #define OCTAVO_LINEAR_INTEGERS(shift, max) (linear_integers<Integers<shift, max>>)
+#define OCTAVO_LINEAR_ENTRIES(name, shift, max) (linear_entries<Block##name, Integers<shift, max>>)

@@ -14,6 +14,7 @@
 #include "kernels/body/elementwise.inl"
 #include "kernels/body/kv_bf16_dot.inl"
 #include "kernels/body/linear_bf16_dot.inl"
+#include "kernels/body/linear_entries.inl"
 #include "kernels/body/linear_float.inl"
 #include "kernels/body/linear_integers.inl"
 #include "kernels/body/linear_q8x256.inl"
