@@ -44,6 +44,7 @@ inline void transpose(uint8_t* out, int64_t out_stride, const uint8_t* in, int64
 
 template <class Planes>
 struct IntegerBlock {
+  static constexpr int kColumns = kVecs;
   alignas(64) uint8_t lines[64][64];  // byte 4 * row + b of line j: weight 4 * j + b
   alignas(64) uint8_t scales[Planes::kPairs][16][2], minima[Planes::kPairs][16][2];
   alignas(64) float d[16], dmin[16];

@@ -33,23 +33,22 @@ struct Planes256 {
   static int64_t strip_bytes(int64_t n) { return align64(dmin(n) + (kMin ? n * 32 : 0)); }
 };
 
-// Vector v of a plane line.
-inline Vi load_line(const uint8_t* lines, int line, int v) { return load_bytes(lines + line * 64 + v * kLanes * 4); }
-
-// weights: the quants of dword j of sub-block 2 * pair + half. kUnpackFrom: so many tokens pay for unpacking once.
+// weights: the quants of dword j of sub-block 2 * pair + half, from the super block's plane lines.
+// kUnpackFrom: so many tokens pay for unpacking once.
 struct Q4_KPlanes : Planes256<32, 4, true> {
   static constexpr int kUnpackFrom = 2 * kQ8Tokens + 1;
-  static Vi weights(const uint8_t* quants, int pair, int half, int j, int v) {
-    const Vi line = load_line(quants, pair * 8 + j, v);
-    return half == 0 ? low_nibbles(line) : high_nibbles(line);
+  template <class Line>
+  static Vi weights(Line line, int pair, int half, int j) {
+    return half == 0 ? low_nibbles(line(pair * 8 + j)) : high_nibbles(line(pair * 8 + j));
   }
 };
 
 struct Q5_KPlanes : Planes256<32, 5, true> {
   static constexpr int kUnpackFrom = kQ8Tokens + 1;
-  static Vi weights(const uint8_t* quants, int pair, int half, int j, int v) {
-    const auto bits = [=](int line, int shift, int mask) {
-      return shifted_bits(load_line(quants, (2 * pair + half) * 5 + line, v), shift, mask);
+  template <class Line>
+  static Vi weights(Line line, int pair, int half, int j) {
+    const auto bits = [&](int i, int shift, int mask) {
+      return shifted_bits(line((2 * pair + half) * 5 + i), shift, mask);
     };
     if (j < 5) return bits(j, 0, 31);
     if (j == 5) return or_bits(bits(0, 5, 7), bits(1, 2, 24));
@@ -60,44 +59,57 @@ struct Q5_KPlanes : Planes256<32, 5, true> {
 
 struct Q6_KPlanes : Planes256<16, 6, false> {
   static constexpr int kUnpackFrom = kQ8Tokens + 1;
-  static Vi weights(const uint8_t* quants, int pair, int half, int j, int v) {
-    const auto bits = [=](int line, int shift, int mask) {
-      return shifted_bits(load_line(quants, (2 * pair + half) * 3 + line, v), shift, mask);
+  template <class Line>
+  static Vi weights(Line line, int pair, int half, int j) {
+    const auto bits = [&](int i, int shift, int mask) {
+      return shifted_bits(line((2 * pair + half) * 3 + i), shift, mask);
     };
     if (j < 3) return bits(j, 0, 63);
     return or_bits(bits(0, 6, 3), or_bits(bits(1, 4, 12), bits(2, 2, 48)));
   }
 };
 
-// One super block of a strip.
-template <class Planes>
-struct StripBlock {
-  int64_t index;
-  const uint8_t *quants, *scales, *minima;
-  const uint16_t *d, *dmin;
-  const uint8_t* ahead;  // a block's share of what is needed after this strip
+// One super block of kStrips strips, by columns as in Dots.
+template <class Planes, int kStrips>
+class StripBlock {
+ public:
+  static constexpr int kColumns = kStrips * kVecs;
 
   StripBlock(const uint8_t* strip, int64_t n, int64_t block)
       : index(block),
-        quants(strip + block * Planes::kQuantBytes),
-        scales(strip + Planes::scales(n) + block * Planes::kScaleBytes),
-        minima(strip + Planes::minima(n) + block * Planes::kMinBytes),
-        d(reinterpret_cast<const uint16_t*>(strip + Planes::d(n)) + block * 16),
-        dmin(reinterpret_cast<const uint16_t*>(strip + Planes::dmin(n)) + block * 16),
-        ahead(strip + distance_ahead(Planes::strip_bytes(n)) + block * Planes::kBytes) {}
+        ahead(strip + distance_ahead(kStrips * Planes::strip_bytes(n)) + block * kStrips * Planes::kBytes),
+        strips_{strip, Planes::strip_bytes(n)},
+        quants_(block * Planes::kQuantBytes),
+        scales_(Planes::scales(n) + block * Planes::kScaleBytes),
+        minima_(Planes::minima(n) + block * Planes::kMinBytes),
+        d_(Planes::d(n) + block * 32),
+        dmin_(Planes::dmin(n) + block * 32) {}
 
-  Vi weights(int pair, int half, int j, int v) const { return Planes::weights(quants, pair, half, j, v); }
-  Vi scale_pairs(int pair, int v) const { return factors(pair, v); }
+  const int64_t index;
+  const uint8_t* const ahead;  // a block's share of what is needed after these strips
+
+  Vi weights(int pair, int half, int j, int c) const {
+    return Planes::weights([&](int line) { return load_bytes(strips_.template at<4>(quants_ + line * 64, c)); }, pair,
+                           half, j);
+  }
+  Vi scale_pairs(int pair, int c) const {
+    const uint8_t* at = strips_.template at<2>(scales_ + pair * 32, c);
+    return Planes::kMin ? load_u8_pairs(at) : load_s8_pairs(at);
+  }
   // What the sums of activations are weighed with, for a pair of sub-blocks: minima, or scales where there are none.
-  Vi sum_factors(int pair, int v) const { return Planes::kMin ? load_u8_pairs(at(minima, pair, v)) : factors(pair, v); }
-  Vf unit(int v) const { return load_f16(d + v * kLanes); }
-  Vf min_unit(int v) const { return load_f16(dmin + v * kLanes); }
+  Vi sum_factors(int pair, int c) const {
+    return Planes::kMin ? load_u8_pairs(strips_.template at<2>(minima_ + pair * 32, c)) : scale_pairs(pair, c);
+  }
+  Vf unit(int c) const { return halves(d_, c); }
+  Vf min_unit(int c) const { return halves(dmin_, c); }
 
  private:
-  static const uint8_t* at(const uint8_t* bytes, int pair, int v) { return bytes + pair * 32 + v * kLanes * 2; }
-  Vi factors(int pair, int v) const {
-    return Planes::kMin ? load_u8_pairs(at(scales, pair, v)) : load_s8_pairs(at(scales, pair, v));
+  Vf halves(int64_t offset, int c) const {
+    return load_f16(reinterpret_cast<const uint16_t*>(strips_.template at<2>(offset, c)));
   }
+
+  Strips<kStrips> strips_;
+  int64_t quants_, scales_, minima_, d_, dmin_;
 };
 
 // For dot_scaled.
@@ -108,30 +120,31 @@ inline Vi scale_of(const Block& block, int pair, int half, int v) {
 }
 
 // Its quants and scales, ready for many tokens.
-template <class Planes>
+template <class Planes, int kStrips>
 struct UnpackedBlock {
-  Vi quants[Planes::kPairs][2][Planes::kDwords][kVecs];
-  Vi scales[Planes::kPairs][2][kVecs];
+  static constexpr int kColumns = kStrips * kVecs;
+  Vi quants[Planes::kPairs][2][Planes::kDwords][kColumns];
+  Vi scales[Planes::kPairs][2][kColumns];
 
-  explicit UnpackedBlock(const StripBlock<Planes>& block) {
+  explicit UnpackedBlock(const StripBlock<Planes, kStrips>& block) {
     for (int pair = 0; pair < Planes::kPairs; ++pair) {
       OCTAVO_UNROLL
       for (int half = 0; half < 2; ++half) {
         OCTAVO_UNROLL
-        for (int v = 0; v < kVecs; ++v) {
+        for (int c = 0; c < kColumns; ++c) {
           OCTAVO_UNROLL
-          for (int j = 0; j < Planes::kDwords; ++j) quants[pair][half][j][v] = block.weights(pair, half, j, v);
-          scales[pair][half][v] = scale_of(block, pair, half, v);
+          for (int j = 0; j < Planes::kDwords; ++j) quants[pair][half][j][c] = block.weights(pair, half, j, c);
+          scales[pair][half][c] = scale_of(block, pair, half, c);
         }
       }
     }
   }
-  Vi weights(int pair, int half, int j, int v) const { return quants[pair][half][j][v]; }
+  Vi weights(int pair, int half, int j, int c) const { return quants[pair][half][j][c]; }
 };
 
-template <class Planes>
-inline Vi scale_of(const UnpackedBlock<Planes>& block, int pair, int half, int v) {
-  return block.scales[pair][half][v];
+template <class Planes, int kStrips>
+inline Vi scale_of(const UnpackedBlock<Planes, kStrips>& block, int pair, int half, int c) {
+  return block.scales[pair][half][c];
 }
 
 // Quants that a partial sum of unsigned weights cannot hold are multiplied as signed ones.
@@ -140,40 +153,40 @@ constexpr bool kWide = kPartialDots<Planes::kMaxQuant> == 0;
 
 // sums += scale * dot of one sub-block of wide quants, 128 too high.
 template <class Planes, int kTokens, class Block>
-inline void add_wide_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int half,
+inline void add_wide_sub_block(Vi (&sums)[kTokens][Block::kColumns], const Block& block, int pair, int half,
                                const uint8_t* const (&act)[kTokens]) {
   OCTAVO_UNROLL
-  for (int v = 0; v < kVecs; ++v) {
-    const Vi both = block.scale_pairs(pair, v);
+  for (int c = 0; c < Block::kColumns; ++c) {
+    const Vi both = block.scale_pairs(pair, c);
     const Vi scale = shift_right_signed<16>(half == 0 ? shift_left<16>(both) : both);
     SignedWeights weights[Planes::kDwords];
     OCTAVO_UNROLL
     for (int j = 0; j < Planes::kDwords; ++j)
-      weights[j] = prepare_signed(xor_bits(block.weights(pair, half, j, v), set1i(static_cast<int>(0x80808080))));
+      weights[j] = prepare_signed(xor_bits(block.weights(pair, half, j, c), set1i(static_cast<int>(0x80808080))));
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       Vi dot = set1i(0);
       OCTAVO_UNROLL
       for (int j = 0; j < Planes::kDwords; ++j)
         dot = dot_signed(dot, weights[j], broadcast4(act[t] + (half * Planes::kDwords + j) * 4));
-      sums[t][v] = addi(sums[t][v], mul_ints(dot, scale));
+      sums[t][c] = addi(sums[t][c], mul_ints(dot, scale));
     }
   }
 }
 
 // sums += scale * dot of one sub-block; act: each token's quants of the pair.
 template <class Planes, int kTokens, class Block>
-inline void add_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int half,
+inline void add_sub_block(Vi (&sums)[kTokens][Block::kColumns], const Block& block, int pair, int half,
                           const uint8_t* const (&act)[kTokens]) {
   if constexpr (kWide<Planes>) return add_wide_sub_block<Planes, kTokens>(sums, block, pair, half, act);
   constexpr int kHeld = kPartialDots<Planes::kMaxQuant>;
   constexpr int kRun = kHeld == 0 || kHeld > Planes::kDwords ? Planes::kDwords : kHeld;
-  Vi scale[kVecs];
+  Vi scale[Block::kColumns];
   OCTAVO_UNROLL
-  for (int v = 0; v < kVecs; ++v) scale[v] = scale_of(block, pair, half, v);
+  for (int c = 0; c < Block::kColumns; ++c) scale[c] = scale_of(block, pair, half, c);
   OCTAVO_UNROLL
   for (int run = 0; run < Planes::kDwords; run += kRun) {
-    Partial partial[kTokens][kVecs];
+    Partial partial[kTokens][Block::kColumns];
     OCTAVO_UNROLL
     for (auto& row : partial) {
       OCTAVO_UNROLL
@@ -181,29 +194,29 @@ inline void add_sub_block(Dots<kTokens>& sums, const Block& block, int pair, int
     }
     OCTAVO_UNROLL
     for (int j = run; j < run + kRun; ++j) {
-      Vi weights[kVecs];
+      Vi weights[Block::kColumns];
       OCTAVO_UNROLL
-      for (int v = 0; v < kVecs; ++v) weights[v] = block.weights(pair, half, j, v);
+      for (int c = 0; c < Block::kColumns; ++c) weights[c] = block.weights(pair, half, j, c);
       OCTAVO_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         const Vi a = broadcast4(act[t] + (half * Planes::kDwords + j) * 4);
         OCTAVO_UNROLL
-        for (int v = 0; v < kVecs; ++v) partial[t][v] = dot_partial(partial[t][v], weights[v], a);
+        for (int c = 0; c < Block::kColumns; ++c) partial[t][c] = dot_partial(partial[t][c], weights[c], a);
       }
     }
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       OCTAVO_UNROLL
-      for (int v = 0; v < kVecs; ++v) sums[t][v] = dot_scaled(sums[t][v], partial[t][v], scale[v]);
+      for (int c = 0; c < Block::kColumns; ++c) sums[t][c] = dot_scaled(sums[t][c], partial[t][c], scale[c]);
     }
   }
 }
 
 // The dots of a super block, from its raw quants; `ahead` is fetched meanwhile, if it is not null.
 template <class Planes, int kTokens, class Block>
-inline void raw_dots(Dots<kTokens>& sums, const Block& block, const uint8_t* const (&rows)[kTokens],
+inline void raw_dots(Vi (&sums)[kTokens][Block::kColumns], const Block& block, const uint8_t* const (&rows)[kTokens],
                      const uint8_t* ahead) {
-  constexpr int kBytesPerPair = (Planes::kBytes / Planes::kPairs + 63) / 64 * 64;
+  constexpr int kBytesPerPair = (Planes::kBytes * Block::kColumns / kVecs / Planes::kPairs + 63) / 64 * 64;
   const uint8_t* act[kTokens];
   OCTAVO_UNROLL
   for (int t = 0; t < kTokens; ++t) {
@@ -245,12 +258,12 @@ struct SubSums {
   }
   // totals[t] = sum over sub-blocks of factor * sum(act)
   template <class Block>
-  void weigh(Vi (&totals)[kTokens], const Block& block, int v) const {
+  void weigh(Vi (&totals)[kTokens], const Block& block, int c) const {
     OCTAVO_UNROLL
     for (Vi& total : totals) total = set1i(0);
     OCTAVO_UNROLL
     for (int pair = 0; pair < Planes::kPairs; ++pair) {
-      const Vi factors = block.sum_factors(pair, v);
+      const Vi factors = block.sum_factors(pair, c);
       OCTAVO_UNROLL
       for (int t = 0; t < kTokens; ++t) totals[t] = dot_pairs(totals[t], factors, broadcast4(pairs[t] + pair * 4));
     }
@@ -259,23 +272,23 @@ struct SubSums {
 
 // The float chains of a super block: out[t] += ...
 template <class Planes, int kTokens, class Block>
-inline void add_scaled(float* const (&out)[kTokens], const Dots<kTokens>& dots, const SubSums<Planes, kTokens>& sums,
-                       const Block& block, const float (&d_act)[kTokens]) {
+inline void add_scaled(float* const (&out)[kTokens], const Vi (&dots)[kTokens][Block::kColumns],
+                       const SubSums<Planes, kTokens>& sums, const Block& block, const float (&d_act)[kTokens]) {
   OCTAVO_UNROLL
-  for (int v = 0; v < kVecs; ++v) {
-    const Vf d = block.unit(v);
-    const Vf dmin = Planes::kMin ? block.min_unit(v) : d;
+  for (int c = 0; c < Block::kColumns; ++c) {
+    const Vf d = block.unit(c);
+    const Vf dmin = Planes::kMin ? block.min_unit(c) : d;
     Vi totals[kTokens];
-    sums.weigh(totals, block, v);
+    sums.weigh(totals, block, c);
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
-      Vf acc = load(out[t] + v * kLanes);
-      Vi dot = dots[t][v];
+      Vf acc = load(out[t] + c * kLanes);
+      Vi dot = dots[t][c];
       if constexpr (Planes::kMin)
         acc = fma(to_float(totals[t]), mul(dmin, set1(-d_act[t])), acc);
       else if constexpr (!kWide<Planes>)
         dot = subi(dot, shift_left<Planes::kBiasShift>(totals[t]));
-      store(out[t] + v * kLanes, fma(to_float(dot), mul(d, set1(d_act[t])), acc));
+      store(out[t] + c * kLanes, fma(to_float(dot), mul(d, set1(d_act[t])), acc));
     }
   }
 }
@@ -295,7 +308,7 @@ void q8x256_tile(const LinearTask& task, float* out, const Block& block, const S
     at[t] = out + (token + t) * task.out_stride;
   }
   SubSums<Planes, kTokens> sums(act_sums);
-  Dots<kTokens> dots;
+  Vi dots[kTokens][Source::kColumns];
   raw_dots<Planes, kTokens>(dots, source, act, token == 0 ? block.ahead : nullptr);
   sums.settle();
   add_scaled<Planes, kTokens>(at, dots, sums, block, d_act);
@@ -321,20 +334,26 @@ inline void start_strip(const LinearTask& task, int s) {
       store(task.out + t * task.out_stride + row, initial(task, row));
 }
 
+template <class Planes, int kStrips>
+void q8x256_strips(const LinearTask& task, int s) {
+  const int64_t n = task.k / 256;
+  float* out = task.out + s * 16;
+  for (int i = 0; i < kStrips; ++i) start_strip(task, s + i);
+  for (int64_t b = 0; b < n; ++b) {
+    const StripBlock<Planes, kStrips> block(task.weights + s * Planes::strip_bytes(n), n, b);
+    if (task.n_tokens < Planes::kUnpackFrom)
+      q8x256_tokens<Planes>(task, out, block, block);
+    else
+      q8x256_tokens<Planes>(task, out, block, UnpackedBlock<Planes, kStrips>(block));
+  }
+}
+
 template <class Planes>
 void linear_q8x256(const LinearTask& task) {
-  const int64_t n = task.k / 256;
-  for (int s = 0; s < task.n_strips; ++s) {
-    float* out = task.out + s * 16;
-    start_strip(task, s);
-    for (int64_t b = 0; b < n; ++b) {
-      const StripBlock<Planes> block(task.weights + s * Planes::strip_bytes(n), n, b);
-      if (task.n_tokens < Planes::kUnpackFrom)
-        q8x256_tokens<Planes>(task, out, block, block);
-      else
-        q8x256_tokens<Planes>(task, out, block, UnpackedBlock<Planes>(block));
-    }
-  }
+  int s = 0;
+  if (kTileStrips > 1 && task.n_tokens >= kQ8Tokens)
+    for (; s + kTileStrips <= task.n_strips; s += kTileStrips) q8x256_strips<Planes, kTileStrips>(task, s);
+  for (; s < task.n_strips; ++s) q8x256_strips<Planes, 1>(task, s);
 }
 
 }  // namespace

@@ -29,101 +29,122 @@ struct Planes32 {
   static int64_t scales(int64_t groups) { return bits(groups) + (kFifthBit ? groups * 64 : 0); }
   static int64_t minima(int64_t groups) { return scales(groups) + groups * 32; }
   static int64_t strip_bytes(int64_t groups) { return align64(minima(groups) + (kHasMin ? groups * 32 : 0)); }
+  static Vf scale(const uint8_t* p) { return load_f16(reinterpret_cast<const uint16_t*>(p)); }
 };
 
-// Dots of kTokens tokens with the 16 rows of a strip, by vectors of rows.
-template <int kTokens>
-using Dots = Vi[kTokens][kVecs];
+// Strips that a tile of many tokens takes at once: what is loaded of a token is multiplied twice.
+constexpr int kTileStrips = kLanes == 16 ? 2 : 1;
+// Tokens whose accumulators, with so many strips, fill the register file.
+constexpr int kQ8Tokens = kLanes == 16 ? 6 : 4;
+
+// Dots of kTokens tokens with the rows of kStrips strips, by vectors of rows: column c is vector c % kVecs of strip
+// c / kVecs.
+template <int kTokens, int kStrips>
+using Dots = Vi[kTokens][kStrips * kVecs];
+
+// kStrips strips of a weight, from a group on.
+template <int kStrips>
+struct Strips {
+  const uint8_t* first;
+  int64_t bytes;  // from one strip to the next
+
+  // Column c of what lies at `offset` of each strip, with kRowBytes for each row.
+  template <int kRowBytes>
+  const uint8_t* at(int64_t offset, int c) const {
+    return first + c / kVecs * bytes + offset + c % kVecs * kLanes * kRowBytes;
+  }
+};
 
 template <bool kFifthBit, bool kHasMin, int kZeroPoint>
 struct Nibbles : Planes32<256, kFifthBit, kHasMin, kZeroPoint> {
   using Base = Planes32<256, kFifthBit, kHasMin, kZeroPoint>;
 
   // sums += dots of group g; act: each token's quants of the group.
-  template <int kTokens>
-  static void dot(Dots<kTokens>& sums, const uint8_t* strip, int64_t groups, int64_t g,
+  template <int kTokens, int kStrips>
+  static void dot(Dots<kTokens, kStrips>& sums, const Strips<kStrips>& strips, int64_t groups, int64_t g,
                   const uint8_t* const (&act)[kTokens]) {
-    Partial partial[kTokens][kVecs];
+    Partial partial[kTokens][kStrips * kVecs];
     OCTAVO_UNROLL
     for (auto& row : partial) {
       OCTAVO_UNROLL
       for (Partial& p : row) p = set1i(0);
     }
-    half<kTokens, 0>(partial, strip, groups, g, act);
-    if constexpr (kFifthBit) drain<kTokens>(sums, partial);
-    half<kTokens, 1>(partial, strip, groups, g, act);
-    drain<kTokens>(sums, partial);
+    half<kTokens, kStrips, 0>(partial, strips, groups, g, act);
+    if constexpr (kFifthBit) drain<kTokens, kStrips>(sums, partial);
+    half<kTokens, kStrips, 1>(partial, strips, groups, g, act);
+    drain<kTokens, kStrips>(sums, partial);
   }
 
  private:
   // The low or the high nibbles: 16 consecutive k.
-  template <int kTokens, int kHalf>
-  static void half(Partial (&partial)[kTokens][kVecs], const uint8_t* strip, int64_t groups, int64_t g,
-                   const uint8_t* const (&act)[kTokens]) {
-    const uint8_t* lines = strip + g * 256;
-    const uint8_t* bits = strip + Base::bits(groups) + g * 64 + kHalf * 32;
+  template <int kTokens, int kStrips, int kHalf>
+  static void half(Partial (&partial)[kTokens][kStrips * kVecs], const Strips<kStrips>& strips, int64_t groups,
+                   int64_t g, const uint8_t* const (&act)[kTokens]) {
+    const int64_t lines = g * 256, bits = Base::bits(groups) + g * 64 + kHalf * 32;
     OCTAVO_UNROLL
     for (int j = 0; j < 4; ++j) {
-      Vi weights[kVecs];
+      Vi weights[kStrips * kVecs];
       OCTAVO_UNROLL
-      for (int v = 0; v < kVecs; ++v) {
-        const Vi line = load_bytes(lines + j * 64 + v * kLanes * 4);
-        weights[v] = kHalf == 0 ? low_nibbles(line) : high_nibbles(line);
-        if constexpr (kFifthBit) weights[v] = or_bits(weights[v], load_fifth_bits(bits + j * 8 + v * (kLanes / 2)));
+      for (int c = 0; c < kStrips * kVecs; ++c) {
+        const Vi line = load_bytes(strips.template at<4>(lines + j * 64, c));
+        weights[c] = kHalf == 0 ? low_nibbles(line) : high_nibbles(line);
+        if constexpr (kFifthBit)
+          weights[c] = or_bits(weights[c], load_fifth_bits(strips.first + c / kVecs * strips.bytes + bits + j * 8 +
+                                                           c % kVecs * (kLanes / 2)));
       }
       OCTAVO_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         const Vi a = broadcast4(act[t] + kHalf * 16 + j * 4);
         OCTAVO_UNROLL
-        for (int v = 0; v < kVecs; ++v) partial[t][v] = dot_partial(partial[t][v], weights[v], a);
+        for (int c = 0; c < kStrips * kVecs; ++c) partial[t][c] = dot_partial(partial[t][c], weights[c], a);
       }
     }
   }
 
-  template <int kTokens>
-  static void drain(Dots<kTokens>& sums, Partial (&partial)[kTokens][kVecs]) {
+  template <int kTokens, int kStrips>
+  static void drain(Dots<kTokens, kStrips>& sums, Partial (&partial)[kTokens][kStrips * kVecs]) {
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       OCTAVO_UNROLL
-      for (int v = 0; v < kVecs; ++v) {
-        sums[t][v] = addi(sums[t][v], dot_finish(partial[t][v]));
-        partial[t][v] = set1i(0);
+      for (int c = 0; c < kStrips * kVecs; ++c) {
+        sums[t][c] = addi(sums[t][c], dot_finish(partial[t][c]));
+        partial[t][c] = set1i(0);
       }
     }
   }
 };
 
 struct Bytes : Planes32<512, false, false, kSignedBias> {
-  template <int kTokens>
-  static void dot(Dots<kTokens>& sums, const uint8_t* strip, int64_t, int64_t g, const uint8_t* const (&act)[kTokens]) {
-    const uint8_t* lines = strip + g * 512;
+  template <int kTokens, int kStrips>
+  static void dot(Dots<kTokens, kStrips>& sums, const Strips<kStrips>& strips, int64_t, int64_t g,
+                  const uint8_t* const (&act)[kTokens]) {
     OCTAVO_UNROLL
     for (int j = 0; j < 8; ++j) {
-      SignedWeights weights[kVecs];
+      SignedWeights weights[kStrips * kVecs];
       OCTAVO_UNROLL
-      for (int v = 0; v < kVecs; ++v) weights[v] = prepare_signed(load_bytes(lines + j * 64 + v * kLanes * 4));
+      for (int c = 0; c < kStrips * kVecs; ++c)
+        weights[c] = prepare_signed(load_bytes(strips.template at<4>(g * 512 + j * 64, c)));
       OCTAVO_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         const Vi a = broadcast4(act[t] + j * 4);
         OCTAVO_UNROLL
-        for (int v = 0; v < kVecs; ++v) sums[t][v] = dot_signed(sums[t][v], weights[v], a);
+        for (int c = 0; c < kStrips * kVecs; ++c) sums[t][c] = dot_signed(sums[t][c], weights[c], a);
       }
     }
   }
 };
 
-// kTokens tokens by one strip.
-template <class Planes, int kTokens>
-void q8x32_tile(const LinearTask& task, int token, int strip_index) {
-  const int64_t groups = task.k / 32;
+// kTokens tokens by kStrips strips.
+template <class Planes, int kTokens, int kStrips>
+void q8x32_tile(const LinearTask& task, int token, int strip) {
+  constexpr int kColumns = kStrips * kVecs;
+  const int64_t groups = task.k / 32, strip_bytes = Planes::strip_bytes(groups);
   const Q8x32Layout layout(task.k);
-  const uint8_t* strip = task.weights + strip_index * Planes::strip_bytes(groups);
-  const auto* scales = reinterpret_cast<const uint16_t*>(strip + Planes::scales(groups));
-  const auto* minima = reinterpret_cast<const uint16_t*>(strip + Planes::minima(groups));
+  const Strips<kStrips> strips{task.weights + strip * strip_bytes, strip_bytes};
   const uint8_t* act[kTokens];
   const float *d_act[kTokens], *s_act[kTokens];
   const int32_t* sum_act[kTokens];
-  Vf acc[kTokens][kVecs];
+  Vf acc[kTokens][kColumns];
   OCTAVO_UNROLL
   for (int t = 0; t < kTokens; ++t) {
     act[t] = task.act + (token + t) * task.act_stride;
@@ -131,53 +152,56 @@ void q8x32_tile(const LinearTask& task, int token, int strip_index) {
     s_act[t] = reinterpret_cast<const float*>(act[t] + layout.s);
     sum_act[t] = reinterpret_cast<const int32_t*>(act[t] + layout.sum);
     OCTAVO_UNROLL
-    for (int v = 0; v < kVecs; ++v) acc[t][v] = initial(task, strip_index * 16 + v * kLanes);
+    for (int c = 0; c < kColumns; ++c) acc[t][c] = initial(task, strip * 16 + c * kLanes);
   }
-  ReadAhead ahead(task, token, kTokens, strip, Planes::strip_bytes(groups), groups);
+  ReadAhead ahead(task, token, kTokens, strips.first, kStrips * strip_bytes, groups);
   for (int64_t g = 0; g < groups; ++g) {
     ahead.step();
-    Dots<kTokens> sums;
+    Dots<kTokens, kStrips> sums;
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       OCTAVO_UNROLL
       for (Vi& sum : sums[t]) sum = Planes::kZero == 0 ? set1i(0) : set1i(-Planes::kZero * sum_act[t][g]);
     }
-    Planes::template dot<kTokens>(sums, strip, groups, g, act);
+    Planes::template dot<kTokens, kStrips>(sums, strips, groups, g, act);
     OCTAVO_UNROLL
-    for (int v = 0; v < kVecs; ++v) {
-      const Vf d = load_f16(scales + g * 16 + v * kLanes);
+    for (int c = 0; c < kColumns; ++c) {
+      const Vf d = Planes::scale(strips.template at<2>(Planes::scales(groups) + g * 32, c));
       OCTAVO_UNROLL
-      for (int t = 0; t < kTokens; ++t) acc[t][v] = fma(to_float(sums[t][v]), mul(d, set1(d_act[t][g])), acc[t][v]);
+      for (int t = 0; t < kTokens; ++t) acc[t][c] = fma(to_float(sums[t][c]), mul(d, set1(d_act[t][g])), acc[t][c]);
       if constexpr (Planes::kMin) {
-        const Vf m = load_f16(minima + g * 16 + v * kLanes);
+        const Vf m = Planes::scale(strips.template at<2>(Planes::minima(groups) + g * 32, c));
         OCTAVO_UNROLL
-        for (int t = 0; t < kTokens; ++t) acc[t][v] = fma(m, set1(s_act[t][g]), acc[t][v]);
+        for (int t = 0; t < kTokens; ++t) acc[t][c] = fma(m, set1(s_act[t][g]), acc[t][c]);
       }
     }
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) act[t] += 32;
   }
-  float* out = task.out + token * task.out_stride + strip_index * 16;
+  float* out = task.out + token * task.out_stride + strip * 16;
   for (int t = 0; t < kTokens; ++t)
-    for (int v = 0; v < kVecs; ++v) store(out + t * task.out_stride + v * kLanes, acc[t][v]);
+    for (int c = 0; c < kColumns; ++c) store(out + t * task.out_stride + c * kLanes, acc[t][c]);
 }
 
-template <class Planes, int kTokens>
-int q8x32_tokens(const LinearTask& task, int token, int strip) {
-  for (; token + kTokens <= task.n_tokens; token += kTokens) q8x32_tile<Planes, kTokens>(task, token, strip);
+template <class Planes, int kTokens, int kStrips>
+int q8x32_tiles(const LinearTask& task, int token, int strip) {
+  for (; token + kTokens <= task.n_tokens; token += kTokens) q8x32_tile<Planes, kTokens, kStrips>(task, token, strip);
   return token;
 }
 
-// Tokens whose accumulators fill the register file.
-constexpr int kQ8Tokens = kLanes == 16 ? 8 : 4;
+template <class Planes, int kStrips>
+void q8x32_tokens(const LinearTask& task, int strip) {
+  int token = q8x32_tiles<Planes, kQ8Tokens, kStrips>(task, 0, strip);
+  token = q8x32_tiles<Planes, 2, kStrips>(task, token, strip);
+  q8x32_tiles<Planes, 1, kStrips>(task, token, strip);
+}
 
 template <class Planes>
 void linear_q8x32(const LinearTask& task) {
-  for (int strip = 0; strip < task.n_strips; ++strip) {
-    int token = q8x32_tokens<Planes, kQ8Tokens>(task, 0, strip);
-    token = q8x32_tokens<Planes, 2>(task, token, strip);
-    q8x32_tokens<Planes, 1>(task, token, strip);
-  }
+  int strip = 0;
+  if (kTileStrips > 1 && task.n_tokens >= kQ8Tokens)
+    for (; strip + kTileStrips <= task.n_strips; strip += kTileStrips) q8x32_tokens<Planes, kTileStrips>(task, strip);
+  for (; strip < task.n_strips; ++strip) q8x32_tokens<Planes, 1>(task, strip);
 }
 
 }  // namespace
