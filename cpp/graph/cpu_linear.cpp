@@ -78,6 +78,18 @@ const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Ch
   return panel;
 }
 
+// A chunk of a weight in a packed format, as a panel that all tiles of tokens share.
+const uint8_t* unpack_chunk(uint8_t* panel, const Chunk& chunk) {
+  const LinearPart& part = *chunk.part;
+  LinearTask task{};
+  task.weights = part.weight->data + chunk.first_strip * part.strip_bytes;
+  task.n_strips = chunk.strips;
+  task.k = static_cast<int>(part.weight->k);
+  task.format = &format_row(part.weight->format);
+  part.kernel.unpack(panel, task);
+  return panel;
+}
+
 const float* bias_of(const Chunk& chunk) {
   return chunk.part->bias == nullptr ? nullptr : chunk.part->bias + chunk.first();
 }
@@ -121,6 +133,8 @@ void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Step& 
     look_up(out, out_stride, act, step, chunk, n);
   else if (chunk.weights == nullptr)
     step.kernels->aqlm_dot(task, vectors_from(weight, chunk.first_strip));
+  else if (chunk.unpacked)
+    chunk.part->kernel.run_unpacked(task);
   else
     chunk.part->kernel.run(task);
 }
@@ -294,6 +308,8 @@ int64_t panel_bytes(const LinearPart& part) {
     bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file);
   else if (weight.aqlm != nullptr && !weight.by_table)
     bytes = kMaxChunkStrips * part.strip_bytes + decoding_scratch(weight);
+  else if (part.kernel.unpack != nullptr)
+    bytes = kMaxChunkStrips * weight.k / 256 * part.kernel.unpacked_bytes;
   return static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
 }
 
@@ -309,7 +325,10 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
     chunk.weights = pack_panel(panel, part, first, chunk.strips);
   else if (part.weight->aqlm != nullptr)
     chunk.weights = decode_chunk(panel, *step.kernels, chunk);
-  else
+  else if (part.kernel.unpack != nullptr && tokens.end - tokens.begin > chunk.token_tile()) {
+    chunk.unpacked = true;
+    chunk.weights = unpack_chunk(panel, chunk);
+  } else
     chunk.weights = part.weight->data + first * part.strip_bytes;
   return chunk;
 }

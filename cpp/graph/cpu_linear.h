@@ -31,6 +31,7 @@ struct Chunk {
   int strips;
   TokenRange tokens;
   const uint8_t* weights;  // null: aqlm_dot reads the codes
+  bool unpacked = false;   // weights: a panel of LinearKernel::unpack
 
   int first() const { return first_strip * kStrip; }
   int width() const { return strips * kStrip; }

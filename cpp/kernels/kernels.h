@@ -30,6 +30,11 @@ struct LinearTask {
 struct LinearKernel {
   ActFormat act = ActFormat::kF32;
   void (*run)(const LinearTask&) = nullptr;  // null: dequantise to an F32 panel, then its kernel
+  // Where unpacking pays once for many tokens: the strips of a task to a panel, 64-byte aligned, of so many bytes for
+  // each strip and 256 weights of its rows, and the kernel that multiplies by it. Null where it does not.
+  int unpacked_bytes = 0;
+  void (*unpack)(uint8_t* panel, const LinearTask&) = nullptr;
+  void (*run_unpacked)(const LinearTask&) = nullptr;
 };
 
 // A linear of AQLM codes of 8 bits, as LinearTask but for the scales of rows, which are left out.

@@ -91,6 +91,19 @@ std::vector<float> run(const LinearKernel& kernel, const Weights& w, const Activ
   return out;
 }
 
+// The same of all strips, by a panel that the kernel unpacks first.
+std::vector<float> run_unpacked(const LinearKernel& kernel, const Weights& w, const Activations& act, int n_tokens) {
+  const int stride = 16 * w.strips + 5;
+  const PageEnd<uint8_t> panel(static_cast<size_t>(int64_t{w.strips} * w.k / 256 * kernel.unpacked_bytes));
+  std::vector<float> out(static_cast<size_t>(n_tokens) * stride);
+  LinearTask task{out.data(), stride, act.rows.data(), act.stride,           w.planes.data(), n_tokens,
+                  w.strips,   w.k,    w.bias(),        &format_row(w.format)};
+  kernel.unpack(panel.data(), task);
+  task.weights = panel.data();
+  kernel.run_unpacked(task);
+  return out;
+}
+
 // How many rows of a run differ in their strips from the rows of one token each.
 int differing_rows(const std::vector<float>& out, const std::vector<std::vector<float>>& alone, const Weights& w,
                    int token, int n_tokens, int first, int last) {
@@ -141,6 +154,8 @@ void check_shape(const TestedTable& table, const Weights& w, const std::vector<f
     const int token = kTokens - m;
     CHECK(differing_rows(run(kernel, w, act, token, m, 0, w.strips), alone, w, token, m, 0, w.strips) == 0);
   }
+  if (kernel.unpack != nullptr)
+    CHECK(differing_rows(run_unpacked(kernel, w, act, kTokens), alone, w, 0, kTokens, 0, w.strips) == 0);
   for (int m : {1, 2, 7, 16})
     for (int first = 0; first < w.strips; ++first)
       for (int last = first + 1; last <= w.strips; ++last) {

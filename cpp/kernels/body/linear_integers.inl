@@ -1,6 +1,6 @@
-// Linears over super blocks that only their format's own code unpacks (FormatRow::to_integers): 16 rows at a time
-// become integers, which are multiplied with all tokens as the K-quants are. A strip holds [k / 256][16 rows] blocks as
-// in the file.
+// Linears over super blocks that only their format's own code unpacks (FormatRow::to_integers): rows become integers,
+// which are multiplied as the K-quants are. A strip holds [k / 256][16 rows] blocks as in the file. Where tokens are
+// many, a panel of unpacked strips serves them all.
 
 #pragma once
 
@@ -10,10 +10,10 @@
 namespace octavo {
 namespace {
 
-// Sub-blocks of 16 weights, quants up to kMax that are 2^kShift too high, or not at all where there are minima.
-template <int kShift, int kMax, bool kMinima = false>
+// Sub-blocks of kSubSize weights, quants up to kMax that are 2^kShift too high, or not at all where there are minima.
+template <int kSubSize, int kShift, int kMax, bool kMinima = false>
 struct Integers {
-  static constexpr int kDwords = 4, kPairs = 8, kMaxQuant = kMax, kBiasShift = kShift;
+  static constexpr int kDwords = kSubSize / 4, kPairs = 128 / kSubSize, kMaxQuant = kMax, kBiasShift = kShift;
   static constexpr int kBytes = 0;  // reading ahead is done while unpacking
   static constexpr bool kMin = kMinima;
 };
@@ -42,18 +42,16 @@ inline void transpose(uint8_t* out, int64_t out_stride, const uint8_t* in, int64
   for (int i = 0; i < kLanes; ++i) __builtin_memcpy(out + i * out_stride, &rows[at][i], sizeof(Dwords));
 }
 
+// A super block of a strip, unpacked.
 template <class Planes>
-struct IntegerBlock {
-  static constexpr int kColumns = kVecs;
-  alignas(64) uint8_t lines[64][64];  // byte 4 * row + b of line j: weight 4 * j + b
-  alignas(64) uint8_t scales[Planes::kPairs][16][2], minima[Planes::kPairs][16][2];
-  alignas(64) float d[16], dmin[16];
-  int64_t index;
-  const uint8_t* ahead = nullptr;
+struct alignas(64) IntegerBlock {
+  uint8_t lines[64][64];  // byte 4 * row + b of line j: weight 4 * j + b
+  uint8_t scales[Planes::kPairs][16][2], minima[Planes::kPairs][16][2];
+  float d[16], dmin[16];
 
-  IntegerBlock(const LinearTask& task, const uint8_t* strip, int64_t block) : index(block) {
+  void fill(const LinearTask& task, int strip, int64_t block) {
     const int64_t bytes = task.format->block_bytes;
-    const uint8_t* blocks = strip + block * 16 * bytes;
+    const uint8_t* blocks = task.weights + strip * integer_strip_bytes(task) + block * 16 * bytes;
     const int64_t distance = distance_ahead(task.k / 256 * 16 * bytes);
     alignas(64) uint8_t rows[16][256];
     for (int row = 0; row < 16; ++row) {
@@ -64,40 +62,95 @@ struct IntegerBlock {
       for (int j = 0; j < 64; j += kLanes) transpose(lines[j] + 4 * row, sizeof(lines[0]), rows[row] + 4 * j, 256);
   }
 
-  Vi weights(int pair, int half, int j, int v) const {
-    return load_bytes(lines[(2 * pair + half) * 4 + j] + v * kLanes * 4);
-  }
-  Vi scale_pairs(int pair, int v) const { return load_s8_pairs(scales[pair][v * kLanes]); }
-  Vi sum_factors(int pair, int v) const {
-    return Planes::kMin ? load_u8_pairs(minima[pair][v * kLanes]) : scale_pairs(pair, v);
-  }
-  Vf unit(int v) const { return load(d + v * kLanes); }
-  Vf min_unit(int v) const { return load(dmin + v * kLanes); }
-
  private:
   void put_row(int row, uint8_t* u, const FormatRow& format, const uint8_t* bytes) {
+    constexpr int kSixteens = Planes::kDwords / 4;  // of a sub-block
     IntBlock block;
     block.u = u;
     format.to_integers(block, bytes);
-    for (int pair = 0; pair < Planes::kPairs; ++pair) {
-      __builtin_memcpy(scales[pair][row], block.sc + 2 * pair, 2);
-      if constexpr (Planes::kMin) __builtin_memcpy(minima[pair][row], block.mn + 2 * pair, 2);
+    for (int sub = 0; sub < 2 * Planes::kPairs; ++sub) {
+      scales[sub / 2][row][sub % 2] = static_cast<uint8_t>(block.sc[sub * kSixteens]);
+      if constexpr (Planes::kMin) minima[sub / 2][row][sub % 2] = block.mn[sub * kSixteens];
     }
     d[row] = block.d;
     dmin[row] = block.dmin;
   }
 };
 
+// The same super block of kStrips strips, by columns as in Dots.
+template <class Planes, int kStrips>
+struct IntegerStrips {
+  static constexpr int kColumns = kStrips * kVecs;
+  const IntegerBlock<Planes>* strips[kStrips];
+  int64_t index;
+  const uint8_t* ahead = nullptr;
+
+  Vi weights(int pair, int half, int j, int c) const {
+    return load_bytes(of(c).lines[(2 * pair + half) * Planes::kDwords + j] + row(c) * 4);
+  }
+  Vi scale_pairs(int pair, int c) const {
+    const uint8_t* at = of(c).scales[pair][row(c)];
+    return Planes::kMin ? load_u8_pairs(at) : load_s8_pairs(at);
+  }
+  Vi sum_factors(int pair, int c) const {
+    return Planes::kMin ? load_u8_pairs(of(c).minima[pair][row(c)]) : scale_pairs(pair, c);
+  }
+  Vf unit(int c) const { return load(of(c).d + row(c)); }
+  Vf min_unit(int c) const { return load(of(c).dmin + row(c)); }
+
+ private:
+  const IntegerBlock<Planes>& of(int c) const { return *strips[c / kVecs]; }
+  static int row(int c) { return c % kVecs * kLanes; }
+};
+
+// block(strip, b): the unpacked super block b of a strip.
+template <class Planes, int kStrips, class BlockAt>
+void multiply_integers(const LinearTask& task, int s, BlockAt block) {
+  for (int i = 0; i < kStrips; ++i) start_strip(task, s + i);
+  for (int64_t b = 0; b < task.k / 256; ++b) {
+    IntegerStrips<Planes, kStrips> strips;
+    strips.index = b;
+    for (int i = 0; i < kStrips; ++i) strips.strips[i] = block(s + i, b);
+    q8x256_tokens<Planes>(task, task.out + s * 16, strips, strips);
+  }
+}
+
+template <class Planes, class BlockAt>
+void linear_integers(const LinearTask& task, BlockAt block) {
+  int s = 0;
+  if (kTileStrips > 1 && task.n_tokens >= kQ8Tokens)
+    for (; s + kTileStrips <= task.n_strips; s += kTileStrips) multiply_integers<Planes, kTileStrips>(task, s, block);
+  for (; s < task.n_strips; ++s) multiply_integers<Planes, 1>(task, s, block);
+}
+
+// Unpacks as it goes.
 template <class Planes>
 void linear_integers(const LinearTask& task) {
-  const int64_t n = task.k / 256, strip_bytes = integer_strip_bytes(task);
-  for (int s = 0; s < task.n_strips; ++s) {
-    start_strip(task, s);
-    for (int64_t b = 0; b < n; ++b) {
-      const IntegerBlock<Planes> block(task, task.weights + s * strip_bytes, b);
-      q8x256_tokens<Planes>(task, task.out + s * 16, block, block);
-    }
-  }
+  IntegerBlock<Planes> blocks[kTileStrips];
+  linear_integers<Planes>(task, [&](int strip, int64_t b) {
+    IntegerBlock<Planes>& block = blocks[strip % kTileStrips];
+    block.fill(task, strip, b);
+    return &block;
+  });
+}
+
+// task.weights: a panel of strips that unpack_integers made.
+template <class Planes>
+void linear_unpacked(const LinearTask& task) {
+  const auto* panel = reinterpret_cast<const IntegerBlock<Planes>*>(task.weights);
+  linear_integers<Planes>(task, [&](int strip, int64_t b) { return panel + strip * (task.k / 256) + b; });
+}
+
+template <class Planes>
+void unpack_integers(uint8_t* panel, const LinearTask& task) {
+  auto* block = reinterpret_cast<IntegerBlock<Planes>*>(panel);
+  for (int s = 0; s < task.n_strips; ++s)
+    for (int64_t b = 0; b < task.k / 256; ++b) (block++)->fill(task, s, b);
+}
+
+template <class Planes>
+constexpr LinearKernel integer_kernel(void (*run)(const LinearTask&)) {
+  return {ActFormat::kQ8x256, run, sizeof(IntegerBlock<Planes>), unpack_integers<Planes>, linear_unpacked<Planes>};
 }
 
 }  // namespace

@@ -180,7 +180,7 @@ inline void add_sub_block(Vi (&sums)[kTokens][Block::kColumns], const Block& blo
                           const uint8_t* const (&act)[kTokens]) {
   if constexpr (kWide<Planes>) return add_wide_sub_block<Planes, kTokens>(sums, block, pair, half, act);
   constexpr int kHeld = kPartialDots<Planes::kMaxQuant>;
-  constexpr int kRun = kHeld == 0 || kHeld > Planes::kDwords ? Planes::kDwords : kHeld;
+  constexpr int kRun = kHeld >= Planes::kDwords ? Planes::kDwords : kHeld >= 4 ? 4 : kHeld >= 2 ? 2 : 1;
   Vi scale[Block::kColumns];
   OCTAVO_UNROLL
   for (int c = 0; c < Block::kColumns; ++c) scale[c] = scale_of(block, pair, half, c);

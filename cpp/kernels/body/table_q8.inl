@@ -7,6 +7,8 @@
 #define OCTAVO_LINEAR_Q4_K linear_q8x256<Q4_KPlanes>
 #define OCTAVO_LINEAR_Q5_K linear_q8x256<Q5_KPlanes>
 #define OCTAVO_LINEAR_Q6_K linear_q8x256<Q6_KPlanes>
-#define OCTAVO_LINEAR_Q2_K (linear_integers<Integers<0, 3, true>>)
-#define OCTAVO_LINEAR_INTEGERS(shift, max) (linear_integers<Integers<shift, max>>)
-#define OCTAVO_LINEAR_ENTRIES(name, shift, max) (linear_entries<Block##name, Integers<shift, max>>)
+#define OCTAVO_LINEAR_Q2_K (integer_kernel<Integers<16, 0, 3, true>>(linear_integers<Integers<16, 0, 3, true>>))
+#define OCTAVO_LINEAR_INTEGERS(sub, shift, max) \
+  (integer_kernel<Integers<sub, shift, max>>(linear_integers<Integers<sub, shift, max>>))
+#define OCTAVO_LINEAR_ENTRIES(name, sub, shift, max) \
+  (integer_kernel<Integers<sub, shift, max>>(linear_entries<Block##name, Integers<sub, shift, max>>))

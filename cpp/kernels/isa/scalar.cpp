@@ -15,9 +15,11 @@
 #define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
-#define OCTAVO_LINEAR_Q2_K scalar_integers<0>
-#define OCTAVO_LINEAR_INTEGERS(shift, max) scalar_integers<(1 << shift)>
-#define OCTAVO_LINEAR_ENTRIES(name, shift, max) OCTAVO_LINEAR_INTEGERS(shift, max)
+#define OCTAVO_LINEAR_Q2_K \
+  { ActFormat::kQ8x256, scalar_integers<0> }
+#define OCTAVO_LINEAR_INTEGERS(sub, shift, max) \
+  { ActFormat::kQ8x256, scalar_integers<(1 << shift)> }
+#define OCTAVO_LINEAR_ENTRIES(name, sub, shift, max) OCTAVO_LINEAR_INTEGERS(sub, shift, max)
 #define OCTAVO_LINEAR_Q4_0 scalar_q4_0
 #define OCTAVO_LINEAR_Q4_1 scalar_q4_1
 #define OCTAVO_LINEAR_Q5_0 scalar_q5_0
