@@ -137,6 +137,16 @@ inline Vi dot_finish(Partial acc) { return _mm256_madd_epi16(acc, _mm256_set1_ep
 template <int kMaxWeight>
 constexpr int kPartialDots = 32767 / (2 * 127 * kMaxWeight);
 
+// table[i] of each byte i below 16.
+inline Vi look_up(const uint8_t* table, Vi indices) {
+  const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), indices);
+}
+inline Vf load_bf16(const uint16_t* p) {
+  const __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+}
+
 // Two bytes of each of kLanes rows as int16.
 inline Vi load_u8_pairs(const uint8_t* p) {
   return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -173,6 +183,9 @@ struct SignedWeights {
 };
 constexpr int kSignedBias = 0;
 inline SignedWeights prepare_signed(Vi w) { return {_mm256_abs_epi8(w), w}; }
+inline SignedWeights signed_of_biased(Vi w) {  // 128 too high
+  return prepare_signed(_mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(0x80))));
+}
 inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
   const __m256i products = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(act, w.sign));
   return settled(_mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1))));

@@ -110,6 +110,16 @@ inline Vi shifted_bits(Vi v, int shift, int mask) {
   return _mm512_and_si512(_mm512_srli_epi16(v, by), _mm512_set1_epi8(static_cast<char>(mask)));
 }
 
+// table[i] of each byte i below 16.
+inline Vi look_up(const uint8_t* table, Vi indices) {
+  const __m128i bytes = _mm_load_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), indices);
+}
+inline Vf load_bf16(const uint16_t* p) {
+  const __m512i v = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+}
+
 // Two bytes of each of kLanes rows as int16.
 inline Vi load_u8_pairs(const uint8_t* p) {
   return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -169,10 +179,11 @@ inline Vi first_scales(Vi pairs) { return _mm512_srai_epi32(_mm512_slli_epi32(pa
 inline Vi second_scales(Vi pairs) { return _mm512_srai_epi32(pairs, 16); }
 inline Vi dot_scaled(Vi acc, Partial partial, Vi scales) { return addi(acc, _mm512_mullo_epi32(partial, scales)); }
 
-// Signed weights are biased by 128 to unsigned; sums start at -128 * sum(act).
+// Signed weights are biased by 128 to unsigned, as some are from the start; sums start at -128 * sum(act).
 using SignedWeights = Vi;
 constexpr int kSignedBias = 128;
 inline SignedWeights prepare_signed(Vi w) { return _mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80))); }
+inline SignedWeights signed_of_biased(Vi w) { return w; }
 inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) { return _mm512_dpbusd_epi32(acc, w, act); }
 
 // Dots of unsigned bytes up to 127 with signed ones, four to a lane.
@@ -218,6 +229,9 @@ struct SignedWeights {
 };
 constexpr int kSignedBias = 0;
 inline SignedWeights prepare_signed(Vi w) { return {_mm512_abs_epi8(w), _mm512_movepi8_mask(w)}; }
+inline SignedWeights signed_of_biased(Vi w) {
+  return prepare_signed(_mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80))));
+}
 inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
   const Vi signed_act = _mm512_mask_sub_epi8(act, w.negative, _mm512_setzero_si512(), act);
   return addi(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w.magnitude, signed_act), _mm512_set1_epi16(1)));

@@ -41,6 +41,20 @@ void unpack_digits(uint8_t* u, const uint8_t* bytes, int n, int digits) {
 
 }  // namespace
 
+void unpack_scales(int8_t (&sc)[16], const uint8_t* packed) {
+  for (int s = 0; s < 16; ++s) {
+    const int low = packed[s % 8] >> (s / 8 * 4) & 15, high = packed[8 + s % 4] >> (s / 4 * 2) & 3;
+    sc[s] = static_cast<int8_t>((low | high << 4) - 32);
+  }
+}
+
+void unpack_scales(int8_t (&sc)[8], const BlockIQ4_XS& block) {
+  for (int s = 0; s < 8; ++s) {
+    const int low = block.scales_l[s / 2] >> (s % 2 * 4) & 15, high = block.scales_h >> (2 * s) & 3;
+    sc[s] = static_cast<int8_t>((low | high << 4) - 32);
+  }
+}
+
 void to_integers(IntBlock& out, const BlockQ2_K& block) {
   unpack_pairs(out, block.qs, kNoMore);
   for (int s = 0; s < 16; ++s) {
@@ -54,18 +68,16 @@ void to_integers(IntBlock& out, const BlockQ2_K& block) {
 void to_integers(IntBlock& out, const BlockQ3_K& block) {
   unpack_pairs(out, block.qs, [&](int g, int i) { return (load_eight(block.hmask + 8 * i) >> g & kOnes) << 2; });
   set_scale(out, block.d, 0);
-  for (int s = 0; s < 16; ++s) {
-    const int low = block.scales[s % 8] >> (s / 8 * 4) & 15, high = block.scales[8 + s % 4] >> (s / 4 * 2) & 3;
-    out.sc[s] = static_cast<int8_t>((low | high << 4) - 32);
-  }
+  unpack_scales(out.sc, block.scales);
 }
 
 void to_integers(IntBlock& out, const BlockIQ4_XS& block) {
   set_scale(out, block.d, 0);
+  int8_t sc[8];
+  unpack_scales(sc, block);
   uint8_t u[256];  // not through the pointer, which could point anywhere
   for (int s = 0; s < 8; ++s) {
-    const int low = block.scales_l[s / 2] >> (s % 2 * 4) & 15, high = block.scales_h >> (2 * s) & 3;
-    out.sc[2 * s] = out.sc[2 * s + 1] = static_cast<int8_t>((low | high << 4) - 32);
+    out.sc[2 * s] = out.sc[2 * s + 1] = sc[s];
     for (int i = 0; i < 16; ++i) {
       const uint8_t pair = block.qs[16 * s + i];
       u[32 * s + i] = static_cast<uint8_t>(kIQ4Values[pair & 15] + BlockIQ4_XS::kBias);

@@ -13,8 +13,8 @@
 
 namespace octavo {
 
-// What the nibbles of IQ4_NL and IQ4_XS stand for.
-inline constexpr int8_t kIQ4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+// What the nibbles of IQ4_NL and IQ4_XS stand for; each object has its own, as those of cpp/kernels/isa must.
+constexpr int8_t kIQ4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 // Byte 32 * half + i of `qs` holds weight i of four groups of 32 in bits 0-1, 2-3, 4-5 and 6-7; scales[s] has sc in its
 // low and mn in its high nibble.
@@ -67,6 +67,10 @@ struct BlockTQ2_0 {
   uint16_t d;  // half
 };
 static_assert(sizeof(BlockTQ2_0) == 66);
+
+// The sub-scales of Q3_K and IQ4_XS, without what they are too high.
+void unpack_scales(int8_t (&sc)[16], const uint8_t* packed);
+void unpack_scales(int8_t (&sc)[8], const BlockIQ4_XS& block);
 
 void to_integers(IntBlock& out, const BlockQ2_K& block);
 void to_integers(IntBlock& out, const BlockQ3_K& block);

@@ -1,6 +1,5 @@
 #include "quant/fmt_small.h"
 
-#include <bit>
 #include <cmath>
 
 #include "base/dtype.h"
@@ -17,9 +16,6 @@ void decode_nibbles(float* out, const uint8_t* qs, int n, float d, const int8_t 
   }
 }
 
-// 2^(e - 128); the two lowest are subnormal floats.
-float half_of_e8m0(uint8_t e) { return std::bit_cast<float>(e < 2 ? 0x00200000u << e : (uint32_t{e} - 1) << 23); }
-
 // Half of an E4M3 number; the highest pattern, not a number there, stands for zero.
 float half_of_e4m3(uint8_t x) {
   if (x == 0x7f) return 0;
@@ -35,7 +31,7 @@ void decode_block(float* out, const BlockIQ4_NL& block) {
 }
 
 void decode_block(float* out, const BlockMXFP4& block) {
-  decode_nibbles(out, block.qs, 16, half_of_e8m0(block.e), kE2M1Values);
+  decode_nibbles(out, block.qs, 16, bf16_to_float(half_of_e8m0(block.e)), kE2M1Values);
 }
 
 void decode_block(float* out, const BlockNVFP4& block) {

@@ -11,8 +11,8 @@
 
 namespace octavo {
 
-// Twice the values of E2M1.
-inline constexpr int8_t kE2M1Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+// Twice the values of E2M1; each object has its own, as those of cpp/kernels/isa must.
+constexpr int8_t kE2M1Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 // IQ4_NL, MXFP4: byte i holds weight i in its low and weight 16 + i in its high nibble.
 struct BlockIQ4_NL {
@@ -50,6 +50,9 @@ struct BlockQ2_0 {
   uint8_t qs[16];  // weight i in two bits from bit 2 * (i % 4) of byte i / 4
 };
 static_assert(sizeof(BlockQ2_0) == 18);
+
+// 2^(e - 128) as bfloat16, which has them all; the two lowest are subnormal.
+constexpr uint16_t half_of_e8m0(uint8_t e) { return static_cast<uint16_t>(e < 2 ? 0x0020 << e : (e - 1) << 7); }
 
 void decode_block(float* out, const BlockIQ4_NL& block);
 void decode_block(float* out, const BlockMXFP4& block);

@@ -75,19 +75,35 @@ constexpr FormatRow blocks(Format format, const char* name, int gguf_id, ScaleCl
 }
 
 template <class Block>
-constexpr FormatRow read_blocks(Format format, const char* name, int gguf_id) {
+constexpr FormatRow read_blocks(Format format, const char* name, int gguf_id, ActFormat activation) {
   return {format,
           name,
           gguf_id,
           Block::kSize,
           int{sizeof(Block)},
           ScaleClass::kPer32,
-          ActFormat::kF32,
+          activation,
           dequantize_blocks<Block>,
           nullptr,
           nullptr};
 }
 
+// Super blocks that have planes.
+template <class Block>
+constexpr FormatRow read_super_blocks(Format format, const char* name, int gguf_id) {
+  return {format,
+          name,
+          gguf_id,
+          Block::kSize,
+          int{sizeof(Block)},
+          ScaleClass::kPer256,
+          ActFormat::kQ8x256,
+          dequantize_super_blocks<Block>,
+          nullptr,
+          nullptr};
+}
+
+// Super blocks that stay as they are.
 template <class Block>
 constexpr FormatRow super_blocks(Format format, const char* name, int gguf_id, const void* entries = nullptr) {
   return {format,
@@ -125,9 +141,9 @@ constexpr std::array<FormatRow, kFormatCount> kTable = {{
     blocks<BlockQ4_K>(kQ4_K, "Q4_K", 12, kPer256, kAct256),
     blocks<BlockQ5_K>(kQ5_K, "Q5_K", 13, kPer256, kAct256),
     blocks<BlockQ6_K>(kQ6_K, "Q6_K", 14, kPer256, kAct256),
-    super_blocks<BlockQ2_K>(kQ2_K, "Q2_K", 10),
-    super_blocks<BlockQ3_K>(kQ3_K, "Q3_K", 11),
-    super_blocks<BlockIQ4_XS>(kIQ4_XS, "IQ4_XS", 23),
+    read_super_blocks<BlockQ2_K>(kQ2_K, "Q2_K", 10),
+    read_super_blocks<BlockQ3_K>(kQ3_K, "Q3_K", 11),
+    read_super_blocks<BlockIQ4_XS>(kIQ4_XS, "IQ4_XS", 23),
     super_blocks<BlockTQ1_0>(kTQ1_0, "TQ1_0", 34),
     super_blocks<BlockTQ2_0>(kTQ2_0, "TQ2_0", 35),
     super_blocks<BlockIQ1_S>(kIQ1_S, "IQ1_S", 19),
@@ -137,11 +153,11 @@ constexpr std::array<FormatRow, kFormatCount> kTable = {{
     super_blocks<BlockIQ2_S>(kIQ2_S, "IQ2_S", 22, &kEntriesIQ2_S),
     super_blocks<BlockIQ3_XXS>(kIQ3_XXS, "IQ3_XXS", 18, &kEntriesIQ3_XXS),
     super_blocks<BlockIQ3_S>(kIQ3_S, "IQ3_S", 21, &kEntriesIQ3_S),
-    read_blocks<BlockIQ4_NL>(kIQ4_NL, "IQ4_NL", 20),
-    read_blocks<BlockMXFP4>(kMXFP4, "MXFP4", 39),
-    read_blocks<BlockNVFP4>(kNVFP4, "NVFP4", 40),
-    read_blocks<BlockQ1_0>(kQ1_0, "Q1_0", 41),
-    read_blocks<BlockQ2_0>(kQ2_0, "Q2_0", 42),
+    read_blocks<BlockIQ4_NL>(kIQ4_NL, "IQ4_NL", 20, kAct32),
+    read_blocks<BlockMXFP4>(kMXFP4, "MXFP4", 39, kAct32),
+    read_blocks<BlockNVFP4>(kNVFP4, "NVFP4", 40, kActF32),
+    read_blocks<BlockQ1_0>(kQ1_0, "Q1_0", 41, kActF32),
+    read_blocks<BlockQ2_0>(kQ2_0, "Q2_0", 42, kActF32),
 }};
 // clang-format on
 

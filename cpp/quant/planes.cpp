@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "quant/fmt_kquants.h"
 #include "quant/fmt_legacy.h"
+#include "quant/fmt_small.h"
 #include "quant/strip.h"
 
 namespace octavo {
@@ -33,6 +34,11 @@ PlaneBytes plane_bytes(Format format) {
     case Format::kQ5_0: return {kBlock, 4 * kLine, kLine, kHalves};
     case Format::kQ5_1: return {kBlock, 4 * kLine, kLine, kHalves, kHalves};
     case Format::kQ8_0: return {kBlock, 8 * kLine, 0, kHalves};
+    case Format::kIQ4_NL: return {kBlock, 4 * kLine, 0, kHalves};
+    case Format::kMXFP4: return {kBlock, 4 * kLine, 0, kHalves};
+    case Format::kQ2_K: return {kSuperBlock, 16 * kLine, 0, kHalves, kHalves, 2 * kSubs, 0};
+    case Format::kQ3_K: return {kSuperBlock, 24 * kLine, 0, kHalves, 0, 2 * kSubs, 0};
+    case Format::kIQ4_XS: return {kSuperBlock, 32 * kLine, 0, kHalves, 0, kSubs, 0};
     case Format::kQ4_K: return {kSuperBlock, 32 * kLine, 0, kHalves, kHalves, kSubs, kSubs};
     case Format::kQ5_K: return {kSuperBlock, 40 * kLine, 0, kHalves, kHalves, kSubs, kSubs};
     case Format::kQ6_K: return {kSuperBlock, 48 * kLine, 0, kHalves, 0, 2 * kSubs, 0};
@@ -92,6 +98,17 @@ void repack_blocks(uint8_t* strip, const PlaneLayout& layout, const StripRows& r
   }
 }
 
+// Scales become bfloat16.
+void repack_mxfp4(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, int64_t n_blocks) {
+  for (int64_t b = 0; b < n_blocks; ++b)
+    for (int r = 0; r < kStrip; ++r) {
+      const uint8_t* block = rows.at(r, b * int64_t{sizeof(BlockMXFP4)});
+      put_lines<4>(strip + layout.quants + b * 4 * kLine, r, block + offsetof(BlockMXFP4, qs));
+      const uint16_t scale = half_of_e8m0(block[offsetof(BlockMXFP4, e)]);
+      std::memcpy(strip + layout.d + b * kHalves + 2 * r, &scale, 2);
+    }
+}
+
 // The 16 rows' blocks side by side.
 void interleave_blocks(uint8_t* strip, const StripRows& rows, int64_t block_bytes, int64_t n_blocks) {
   for (int64_t b = 0; b < n_blocks; ++b)
@@ -110,6 +127,11 @@ void repack_strip(uint8_t* strip, const PlaneLayout& layout, const StripRows& ro
     case Format::kQ5_0: return repack_blocks<BlockQ5_0>(strip, layout, rows, k / kBlock);
     case Format::kQ5_1: return repack_blocks<BlockQ5_1>(strip, layout, rows, k / kBlock);
     case Format::kQ8_0: return repack_blocks<BlockQ8_0>(strip, layout, rows, k / kBlock);
+    case Format::kIQ4_NL: return repack_blocks<BlockIQ4_NL>(strip, layout, rows, k / kBlock);
+    case Format::kMXFP4: return repack_mxfp4(strip, layout, rows, k / kBlock);
+    case Format::kQ2_K:
+    case Format::kQ3_K:
+    case Format::kIQ4_XS:
     case Format::kQ4_K:
     case Format::kQ5_K:
     case Format::kQ6_K: return repack_kquants(strip, layout, rows, format, k / kSuperBlock);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "quant/fmt_kquants.h"
+#include "quant/fmt_lowbit.h"
 #include "quant/strip.h"
 
 namespace octavo {
@@ -70,6 +71,31 @@ void put_quants6(uint8_t* lines, int row, const uint8_t* block) {
   }
 }
 
+// Dwords of two-bit quants: four to one.
+void put_quants2(uint8_t* lines, int row, const uint8_t* qs) {
+  for (int pair = 0; pair < 8; ++pair) {
+    uint32_t q[8];  // of both sub-blocks
+    for (int j = 0; j < 8; ++j) q[j] = right(dword(qs, pair / 4 * 8 + j), pair % 4 * 2, 3);
+    const uint32_t packed[2] = {q[0] | left(q[4], 2, 3) | left(q[1], 4, 3) | left(q[5], 6, 3),
+                                q[2] | left(q[6], 2, 3) | left(q[3], 4, 3) | left(q[7], 6, 3)};
+    put_lines<2>(lines + pair * 2 * kLine, row, reinterpret_cast<const uint8_t*>(packed));
+  }
+}
+
+// Eight dwords of three-bit quants to three.
+void put_quants3(uint8_t* lines, int row, const uint8_t* block) {
+  const uint8_t *qs = block + offsetof(BlockQ3_K, qs), *hmask = block + offsetof(BlockQ3_K, hmask);
+  for (int pair = 0; pair < 8; ++pair) {
+    uint32_t q[8];
+    for (int j = 0; j < 8; ++j)
+      q[j] = right(dword(qs, pair / 4 * 8 + j), pair % 4 * 2, 3) | left(right(dword(hmask, j), pair, 1), 2, 1);
+    const uint32_t packed[3] = {
+        q[0] | left(q[1], 3, 7) | left(q[6], 6, 3), q[2] | left(q[3], 3, 7) | left(q[7], 6, 3),
+        q[4] | left(q[5], 3, 7) | left(right(q[6], 2, 1), 6, 1) | left(right(q[7], 2, 1), 7, 1)};
+    put_lines<3>(lines + pair * 3 * kLine, row, reinterpret_cast<const uint8_t*>(packed));
+  }
+}
+
 // Where one super block of a strip goes; the parts of a row are moved straight from the source.
 struct BlockPlanes {
   uint8_t *quants, *scales, *minima, *d, *dmin;
@@ -90,6 +116,48 @@ void put_scales(const BlockPlanes& planes, int row, const uint8_t* block) {
   put_pairs(planes.minima, row, scales.mn, 4);
   std::memcpy(planes.d + 2 * row, block + offsetof(Block, d), 2);
   std::memcpy(planes.dmin + 2 * row, block + offsetof(Block, dmin), 2);
+}
+
+void repack_q2(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, int64_t n) {
+  for (int64_t b = 0; b < n; ++b) {
+    const BlockPlanes planes(strip, layout, 16, 16, b);
+    for (int r = 0; r < kStrip; ++r) {
+      const uint8_t* block = rows.at(r, b * int64_t{sizeof(BlockQ2_K)});
+      put_quants2(planes.quants, r, block + offsetof(BlockQ2_K, qs));
+      put_pairs(planes.scales, r, block + offsetof(BlockQ2_K, scales), 8);
+      std::memcpy(planes.d + 2 * r, block + offsetof(BlockQ2_K, d), 2);
+      std::memcpy(planes.dmin + 2 * r, block + offsetof(BlockQ2_K, dmin), 2);
+    }
+  }
+}
+
+void repack_q3(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, int64_t n) {
+  for (int64_t b = 0; b < n; ++b) {
+    const BlockPlanes planes(strip, layout, 24, 16, b);
+    for (int r = 0; r < kStrip; ++r) {
+      const uint8_t* block = rows.at(r, b * int64_t{sizeof(BlockQ3_K)});
+      put_quants3(planes.quants, r, block);
+      int8_t scales[16];
+      unpack_scales(scales, block + offsetof(BlockQ3_K, scales));
+      put_pairs(planes.scales, r, reinterpret_cast<const uint8_t*>(scales), 8);
+      std::memcpy(planes.d + 2 * r, block + offsetof(BlockQ3_K, d), 2);
+    }
+  }
+}
+
+void repack_iq4(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, int64_t n) {
+  for (int64_t b = 0; b < n; ++b) {
+    const BlockPlanes planes(strip, layout, 32, 8, b);
+    for (int r = 0; r < kStrip; ++r) {
+      BlockIQ4_XS block;
+      std::memcpy(&block, rows.at(r, b * int64_t{sizeof(block)}), sizeof(block));
+      put_lines<32>(planes.quants, r, block.qs);
+      int8_t scales[8];
+      unpack_scales(scales, block);
+      put_pairs(planes.scales, r, reinterpret_cast<const uint8_t*>(scales), 4);
+      std::memcpy(planes.d + 2 * r, &block.d, 2);
+    }
+  }
 }
 
 void repack_q4(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, int64_t n) {
@@ -129,9 +197,14 @@ void repack_q6(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows,
 }  // namespace
 
 void repack_kquants(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, Format format, int64_t n) {
-  if (format == Format::kQ4_K) return repack_q4(strip, layout, rows, n);
-  if (format == Format::kQ5_K) return repack_q5(strip, layout, rows, n);
-  repack_q6(strip, layout, rows, n);
+  switch (format) {
+    case Format::kQ2_K: return repack_q2(strip, layout, rows, n);
+    case Format::kQ3_K: return repack_q3(strip, layout, rows, n);
+    case Format::kIQ4_XS: return repack_iq4(strip, layout, rows, n);
+    case Format::kQ4_K: return repack_q4(strip, layout, rows, n);
+    case Format::kQ5_K: return repack_q5(strip, layout, rows, n);
+    default: return repack_q6(strip, layout, rows, n);
+  }
 }
 
 }  // namespace octavo

@@ -34,7 +34,7 @@ void put_lines(uint8_t* lines, int row, const uint8_t* in) {
   for (int j = 0; j < kLines; ++j) std::memcpy(lines + kLine * j + 4 * row, in + 4 * j, 4);
 }
 
-// Repacks one strip of n super blocks of Q4_K, Q5_K or Q6_K.
+// Repacks one strip of n super blocks of Q2_K to Q6_K or IQ4_XS.
 void repack_kquants(uint8_t* strip, const PlaneLayout& layout, const StripRows& rows, Format format, int64_t n);
 
 }  // namespace octavo

@@ -182,12 +182,14 @@ TEST_CASE("kernels: dense linears") {
 }
 
 TEST_CASE("kernels: linears with a scale per 32") {
-  for (Format format : {Format::kQ4_0, Format::kQ4_1, Format::kQ5_0, Format::kQ5_1, Format::kQ8_0})
+  for (Format format :
+       {Format::kQ4_0, Format::kQ4_1, Format::kQ5_0, Format::kQ5_1, Format::kQ8_0, Format::kIQ4_NL, Format::kMXFP4})
     check_format(format, {32, 64, 96, 576});
 }
 
 TEST_CASE("kernels: linears with a scale per 256") {
-  for (Format format : {Format::kQ4_K, Format::kQ5_K, Format::kQ6_K}) check_format(format, {256, 768});
+  for (Format format : {Format::kQ2_K, Format::kQ3_K, Format::kQ4_K, Format::kQ5_K, Format::kQ6_K, Format::kIQ4_XS})
+    check_format(format, {256, 768});
 }
 
 TEST_CASE("kernels: linears over super blocks that a format's own code unpacks") {

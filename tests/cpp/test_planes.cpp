@@ -10,6 +10,8 @@
 
 #include "base/check.h"
 #include "base/dtype.h"
+#include "quant/fmt_lowbit.h"
+#include "quant/fmt_small.h"
 #include "quant/planes.h"
 #include "sample_blocks.h"
 
@@ -88,6 +90,15 @@ struct Strip {
     const auto above = [&](int64_t i) { return line(first + i, r, k) >> 6; };
     return j < 3 ? line(first + j, r, k) & 63 : above(0) | above(1) << 2 | above(2) << 4;
   }
+  int quant2(int64_t r, int64_t k) const {
+    const int64_t dword = k % 32 / 4, j = dword % 4;
+    return line(k / 32 * 2 + j / 2, r, k) >> (j % 2 * 4 + dword / 4 * 2) & 3;
+  }
+  int quant3(int64_t r, int64_t k) const {
+    const int64_t first = k / 32 * 3, dword = k % 32 / 4;
+    if (dword < 6) return line(first + dword / 2, r, k) >> (dword % 2 * 3) & 7;
+    return line(first + dword - 6, r, k) >> 6 | (line(first + 2, r, k) >> dword & 1) << 2;
+  }
   uint8_t sub(int64_t plane, int64_t r, int64_t group) const {
     return bytes[plane + group / 2 * 32 + 2 * r + group % 2];
   }
@@ -97,9 +108,14 @@ struct Strip {
     const auto mn = static_cast<float>(sub(layout.sub_minima, r, k / 32));
     return half(layout.d, r, k / 256) * sc * static_cast<float>(q) - half(layout.m, r, k / 256) * mn;
   }
-  float centred(int q, int64_t r, int64_t k) const {
-    const auto sc = static_cast<float>(static_cast<int8_t>(sub(layout.sub_scales, r, k / 16)));
-    return half(layout.d, r, k / 256) * sc * static_cast<float>(q - 32);
+  float without_minimum(int q, int64_t size, int64_t r, int64_t k) const {
+    const auto sc = static_cast<float>(static_cast<int8_t>(sub(layout.sub_scales, r, k / size)));
+    return half(layout.d, r, k / 256) * sc * static_cast<float>(q);
+  }
+  float with_nibbles(int q, int64_t r, int64_t k) const {
+    const uint8_t both = sub(layout.sub_scales, r, k / 16);
+    return half(layout.d, r, k / 256) * static_cast<float>(both & 15) * static_cast<float>(q) -
+           half(layout.m, r, k / 256) * static_cast<float>(both >> 4);
   }
 
   float weight(Format format, int64_t r, int64_t k) const {
@@ -115,7 +131,14 @@ struct Strip {
       case Format::kQ8_0: return scaled(static_cast<int8_t>(byte(8, k % 32 / 4, r, k)));
       case Format::kQ4_K: return with_minimum(quant4(r, k), r, k);
       case Format::kQ5_K: return with_minimum(quant5(r, k), r, k);
-      case Format::kQ6_K: return centred(quant6(r, k), r, k);
+      case Format::kQ6_K: return without_minimum(quant6(r, k) - 32, 16, r, k);
+      case Format::kQ2_K: return with_nibbles(quant2(r, k), r, k);
+      case Format::kQ3_K: return without_minimum(quant3(r, k) - 4, 16, r, k);
+      case Format::kIQ4_XS: return without_minimum(kIQ4Values[nibble(r, k)], 32, r, k);
+      case Format::kIQ4_NL: return scaled(kIQ4Values[nibble(r, k)]);
+      case Format::kMXFP4:
+        return bf16_to_float(load<uint16_t>(bytes + layout.d + (k / 32 * 16 + r) * 2)) *
+               static_cast<float>(kE2M1Values[nibble(r, k)]);
       default: return in_block(format_row(format), r, k);
     }
   }
@@ -223,12 +246,30 @@ TEST_CASE("planes: missing rows and padding are zero bytes") {
   for (const FormatRow& row : all_formats()) {
     if (!has_planes(row.format)) continue;
     CAPTURE(std::string(row.name));
+    const Format f = row.format;  // zero bytes stand for other scales than zero, or for one that is not zero bytes
+    if (f == Format::kQ3_K || f == Format::kIQ4_XS || f == Format::kMXFP4) continue;
     const int64_t k = 3 * row.block_size;
     const GuardedBytes one(row_bytes(row.format, k));
     std::memset(one.data(), 0, one.size());
     for (const uint8_t byte : make_planes(one, row.format, 1, k)) REQUIRE(byte == 0);
   }
 }
+
+namespace {
+
+// Bytes that 256 weights of a row take more than in a file: packed scales become bytes, those of MXFP4 bfloat16.
+int64_t widened(Format format) {
+  switch (format) {
+    case Format::kQ3_K:
+    case Format::kQ4_K:
+    case Format::kQ5_K: return 4;
+    case Format::kIQ4_XS: return 2;
+    case Format::kMXFP4: return 8;
+    default: return 0;
+  }
+}
+
+}  // namespace
 
 TEST_CASE("planes: parts lie in order and a strip takes whole cache lines") {
   for (const FormatRow& row : all_formats()) {
@@ -245,8 +286,8 @@ TEST_CASE("planes: parts lie in order and a strip takes whole cache lines") {
       CHECK(layout.bytes % 64 == 0);
       const auto source = static_cast<int64_t>(kStrip * row_bytes(row.format, k));
       CHECK(layout.bytes >= source);
-      const bool widened = row.format == Format::kQ4_K || row.format == Format::kQ5_K;  // scales of 6 bits to bytes
-      CHECK(layout.bytes < source + 64 + (row.format == Format::kBF16 ? 32 : 0) + (widened ? k / 256 * 64 : 0));
+      CHECK(layout.bytes <
+            source + 64 + (row.format == Format::kBF16 ? 32 : 0) + kStrip * widened(row.format) * k / 256);
     }
   }
   CHECK(plane_layout(Format::kQ5_1, 64).bits == 2 * 4 * 64);

@@ -1,9 +1,9 @@
-// Linears over the planes of Q4_K, Q5_K and Q6_K times kQ8x256 activations. Inside a super block of 256 weights all is
-// exact in int32; super blocks follow each other in one float chain:
+// Linears over the planes of Q2_K to Q6_K and IQ4_XS times kQ8x256 activations. Inside a super block of 256 weights all
+// is exact in int32; super blocks follow each other in one float chain:
 //   with minima   acc = fma(float(sum over sub-blocks of mn * sum(act)), dmin_weight * -d_act, acc), then
 //   always        acc = fma(float(sum over sub-blocks of sc * dot), d_weight * d_act, acc)
-// where Q6_K's dot is that of q - 32. The largest sums, sc * dot of raw quants: 8 * 63 * 32 * 31 * 127 < 2^26 in Q5_K,
-// 16 * 128 * 16 * 63 * 127 < 2^28 in Q6_K.
+// where the dot without minima is that of q - 2^kBiasShift. The largest sums, sc * dot of raw quants: 8 * 63 * 32 * 31
+// * 127 < 2^26 in Q5_K, 16 * 128 * 16 * 63 * 127 < 2^28 in Q6_K.
 
 #pragma once
 
@@ -14,28 +14,50 @@
 namespace octavo {
 namespace {
 
-// Where the parts of a strip of n super blocks lie, and what its sub-blocks look like.
-template <int kSubSize, int kQuantBits, bool kMinima>
+// Where the parts of a strip of n super blocks lie, and what its sub-blocks look like. kMinima: none, or beside the
+// scales, or in their upper nibbles.
+enum class Minima { kNone, kApart, kNibbles };
+
+template <int kSubSize, int kQuantBits, Minima kMinima, int kShift = 0, int kMax = (1 << kQuantBits) - 1>
 struct Planes256 {
   static constexpr int kDwords = kSubSize / 4;   // of one sub-block
-  static constexpr int kBiasShift = 5;           // without minima, quants are 32 too high
+  static constexpr int kBiasShift = kShift;      // without minima, quants are 2^kBiasShift too high
   static constexpr int kPairs = 128 / kSubSize;  // of sub-blocks
-  static constexpr int kMaxQuant = (1 << kQuantBits) - 1;
-  static constexpr bool kMin = kMinima;
+  static constexpr int kMaxQuant = kMax;
+  static constexpr bool kMin = kMinima != Minima::kNone, kNibbles = kMinima == Minima::kNibbles;
   static constexpr int kQuantBytes = kQuantBits * 512, kScaleBytes = kPairs * 32;
-  static constexpr int kMinBytes = kMin ? kScaleBytes : 0;
+  static constexpr int kMinBytes = kMinima == Minima::kApart ? kScaleBytes : 0;
   static constexpr int kBytes = kQuantBytes + kScaleBytes + kMinBytes + 32 + (kMin ? 32 : 0);  // of a super block
 
   static int64_t scales(int64_t n) { return n * kQuantBytes; }
-  static int64_t minima(int64_t n) { return scales(n) + n * kScaleBytes; }
-  static int64_t d(int64_t n) { return minima(n) + n * kMinBytes; }
+  static int64_t minima(int64_t n) { return kNibbles ? scales(n) : scales(n) + n * kScaleBytes; }
+  static int64_t d(int64_t n) { return scales(n) + n * (kScaleBytes + kMinBytes); }
   static int64_t dmin(int64_t n) { return d(n) + n * 32; }
   static int64_t strip_bytes(int64_t n) { return align64(dmin(n) + (kMin ? n * 32 : 0)); }
 };
 
 // weights: the quants of dword j of sub-block 2 * pair + half, from the super block's plane lines.
 // kUnpackFrom: so many tokens pay for unpacking once.
-struct Q4_KPlanes : Planes256<32, 4, true> {
+struct Q2_KPlanes : Planes256<16, 2, Minima::kNibbles> {
+  static constexpr int kUnpackFrom = kQ8Tokens + 1;
+  template <class Line>
+  static Vi weights(Line line, int pair, int half, int j) {
+    return shifted_bits(line(pair * 2 + j / 2), j % 2 * 4 + half * 2, 3);
+  }
+};
+
+struct Q3_KPlanes : Planes256<16, 3, Minima::kNone, 2> {
+  static constexpr int kUnpackFrom = kQ8Tokens + 1;
+  template <class Line>
+  static Vi weights(Line line, int pair, int half, int j) {
+    const auto bits = [&](int i, int shift, int mask) { return shifted_bits(line(pair * 3 + i), shift, mask); };
+    const int dword = half * 4 + j;
+    if (dword < 6) return bits(dword / 2, dword % 2 * 3, 7);
+    return dword == 6 ? or_bits(bits(0, 6, 3), bits(2, 4, 4)) : or_bits(bits(1, 6, 3), bits(2, 5, 4));
+  }
+};
+
+struct Q4_KPlanes : Planes256<32, 4, Minima::kApart> {
   static constexpr int kUnpackFrom = 2 * kQ8Tokens + 1;
   template <class Line>
   static Vi weights(Line line, int pair, int half, int j) {
@@ -43,7 +65,7 @@ struct Q4_KPlanes : Planes256<32, 4, true> {
   }
 };
 
-struct Q5_KPlanes : Planes256<32, 5, true> {
+struct Q5_KPlanes : Planes256<32, 5, Minima::kApart> {
   static constexpr int kUnpackFrom = kQ8Tokens + 1;
   template <class Line>
   static Vi weights(Line line, int pair, int half, int j) {
@@ -57,7 +79,7 @@ struct Q5_KPlanes : Planes256<32, 5, true> {
   }
 };
 
-struct Q6_KPlanes : Planes256<16, 6, false> {
+struct Q6_KPlanes : Planes256<16, 6, Minima::kNone, 5> {
   static constexpr int kUnpackFrom = kQ8Tokens + 1;
   template <class Line>
   static Vi weights(Line line, int pair, int half, int j) {
@@ -66,6 +88,15 @@ struct Q6_KPlanes : Planes256<16, 6, false> {
     };
     if (j < 3) return bits(j, 0, 63);
     return or_bits(bits(0, 6, 3), or_bits(bits(1, 4, 12), bits(2, 2, 48)));
+  }
+};
+
+struct IQ4_XSPlanes : Planes256<32, 4, Minima::kNone, 7, 241> {
+  static constexpr int kUnpackFrom = kQ8Tokens + 1;
+  template <class Line>
+  static Vi weights(Line line, int pair, int half, int j) {
+    const Vi both = line((2 * pair + half) * 4 + j % 4);
+    return look_up(kIQ4Biased, j < 4 ? low_nibbles(both) : high_nibbles(both));
   }
 };
 
@@ -81,7 +112,7 @@ class StripBlock {
         strips_{strip, Planes::strip_bytes(n)},
         quants_(block * Planes::kQuantBytes),
         scales_(Planes::scales(n) + block * Planes::kScaleBytes),
-        minima_(Planes::minima(n) + block * Planes::kMinBytes),
+        minima_(Planes::minima(n) + block * (Planes::kNibbles ? Planes::kScaleBytes : Planes::kMinBytes)),
         d_(Planes::d(n) + block * 32),
         dmin_(Planes::dmin(n) + block * 32) {}
 
@@ -94,11 +125,14 @@ class StripBlock {
   }
   Vi scale_pairs(int pair, int c) const {
     const uint8_t* at = strips_.template at<2>(scales_ + pair * 32, c);
+    if constexpr (Planes::kNibbles) return and_bits(load_u8_pairs(at), set1i(0x000f000f));
     return Planes::kMin ? load_u8_pairs(at) : load_s8_pairs(at);
   }
   // What the sums of activations are weighed with, for a pair of sub-blocks: minima, or scales where there are none.
   Vi sum_factors(int pair, int c) const {
-    return Planes::kMin ? load_u8_pairs(strips_.template at<2>(minima_ + pair * 32, c)) : scale_pairs(pair, c);
+    if constexpr (!Planes::kMin) return scale_pairs(pair, c);
+    const Vi minima = load_u8_pairs(strips_.template at<2>(minima_ + pair * 32, c));
+    return Planes::kNibbles ? and_bits(shift_right<4>(minima), set1i(0x000f000f)) : minima;
   }
   Vf unit(int c) const { return halves(d_, c); }
   Vf min_unit(int c) const { return halves(dmin_, c); }
@@ -157,12 +191,10 @@ inline void add_wide_sub_block(Vi (&sums)[kTokens][Block::kColumns], const Block
                                const uint8_t* const (&act)[kTokens]) {
   OCTAVO_UNROLL
   for (int c = 0; c < Block::kColumns; ++c) {
-    const Vi both = block.scale_pairs(pair, c);
-    const Vi scale = shift_right_signed<16>(half == 0 ? shift_left<16>(both) : both);
+    const Vi scale = shift_right_signed<16>(scale_of(block, pair, half, c));  // it is in both halves of a lane
     SignedWeights weights[Planes::kDwords];
     OCTAVO_UNROLL
-    for (int j = 0; j < Planes::kDwords; ++j)
-      weights[j] = prepare_signed(xor_bits(block.weights(pair, half, j, c), set1i(static_cast<int>(0x80808080))));
+    for (int j = 0; j < Planes::kDwords; ++j) weights[j] = signed_of_biased(block.weights(pair, half, j, c));
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       Vi dot = set1i(0);

@@ -13,12 +13,15 @@ struct Shape256 {
   int quant_bits;
   int sub_size;
   bool has_min;
+  int (*weight_at)(const uint8_t* quants, int k);  // of weight k (0..255), from a row's first byte
+  bool nibbles = false;                            // minima in the upper nibbles of the scales
 
   int subs() const { return 256 / sub_size; }
   int quant_bytes() const { return quant_bits * 512; }
   int scale_bytes() const { return subs() * 16; }
+  int min_bytes() const { return has_min && !nibbles ? scale_bytes() : 0; }
   int64_t strip_bytes(int64_t n) const {
-    const int64_t bytes = n * (quant_bytes() + scale_bytes() + 32 + (has_min ? scale_bytes() + 32 : 0));
+    const int64_t bytes = n * (quant_bytes() + scale_bytes() + min_bytes() + 32 + (has_min ? 32 : 0));
     return (bytes + 63) / 64 * 64;
   }
 };
@@ -30,8 +33,8 @@ struct RowBlock {
 
   RowBlock(const Shape256& shape, const uint8_t* strip, int64_t n, int64_t b, int row) {
     const uint8_t* all_scales = strip + n * shape.quant_bytes();
-    const uint8_t* all_minima = all_scales + n * shape.scale_bytes();
-    const uint8_t* all_d = all_minima + (shape.has_min ? n * shape.scale_bytes() : 0);
+    const uint8_t* all_minima = shape.nibbles ? all_scales : all_scales + n * shape.scale_bytes();
+    const uint8_t* all_d = all_scales + n * (shape.scale_bytes() + shape.min_bytes());
     quants = strip + b * shape.quant_bytes() + row * 4;
     scales = all_scales + b * shape.scale_bytes() + row * 2;
     minima = all_minima + b * shape.scale_bytes() + row * 2;
@@ -43,7 +46,23 @@ struct RowBlock {
 // `count` bits of a byte from bit `from`, moved to bit `to`.
 inline int bits_of(uint8_t byte, int from, int count, int to) { return (byte >> from & ((1 << count) - 1)) << to; }
 
-// The quant of weight k (0..255).
+inline int quant2_at(const uint8_t* quants, int k) {
+  const int j = k % 16 / 4;
+  return bits_of(quants[(k / 32 * 2 + j / 2) * 64 + k % 4], j % 2 * 4 + k / 16 % 2 * 2, 2, 0);
+}
+
+inline int weight3_at(const uint8_t* quants, int k) {
+  const int dword = k % 32 / 4;
+  const uint8_t* lines = quants + k / 32 * 3 * 64 + k % 4;
+  if (dword < 6) return bits_of(lines[dword / 2 * 64], dword % 2 * 3, 3, 0) - 4;
+  return (bits_of(lines[(dword - 6) * 64], 6, 2, 0) | bits_of(lines[128], dword, 1, 2)) - 4;
+}
+
+inline int iq4_at(const uint8_t* quants, int k) {
+  const uint8_t both = quants[(k / 32 * 4 + k % 16 / 4) * 64 + k % 4];
+  return kIQ4Values[k % 32 < 16 ? both & 15 : both >> 4];
+}
+
 inline int quant4_at(const uint8_t* quants, int k) {
   return bits_of(quants[(k / 64 * 8 + k % 32 / 4) * 64 + k % 4], k / 32 % 2 * 4, 4, 0);
 }
@@ -57,17 +76,11 @@ inline int quant5_at(const uint8_t* quants, int k) {
   return bits_of(lines[256], 5, 3, 0) | bits_of(lines[64], 7, 1, 3) | bits_of(lines[192], 7, 1, 4);
 }
 
-inline int quant6_at(const uint8_t* quants, int k) {
+inline int weight6_at(const uint8_t* quants, int k) {
   const int j = k % 16 / 4;
   const uint8_t* lines = quants + k / 16 * 3 * 64 + k % 4;
-  if (j < 3) return bits_of(lines[j * 64], 0, 6, 0);
-  return bits_of(lines[0], 6, 2, 0) | bits_of(lines[64], 6, 2, 2) | bits_of(lines[128], 6, 2, 4);
-}
-
-inline int weight256_at(const Shape256& shape, const uint8_t* quants, int k) {
-  if (shape.quant_bits == 4) return quant4_at(quants, k);
-  if (shape.quant_bits == 5) return quant5_at(quants, k);
-  return quant6_at(quants, k) - 32;
+  if (j < 3) return bits_of(lines[j * 64], 0, 6, 0) - 32;
+  return (bits_of(lines[0], 6, 2, 0) | bits_of(lines[64], 6, 2, 2) | bits_of(lines[128], 6, 2, 4)) - 32;
 }
 
 inline float q8x256_output(const Shape256& shape, const uint8_t* strip, int row, const uint8_t* act, int k, float acc) {
@@ -82,10 +95,13 @@ inline float q8x256_output(const Shape256& shape, const uint8_t* strip, int row,
       const int at = sub / 2 * 32 + sub % 2;
       int dot = 0, sum = 0;
       for (int i = sub * shape.sub_size; i < (sub + 1) * shape.sub_size; ++i)
-        dot += weight256_at(shape, block.quants, i) * q[i];
+        dot += shape.weight_at(block.quants, i) * q[i];
       for (int i = sub * shape.sub_size; i < (sub + 1) * shape.sub_size; i += 16) sum += sums[i / 16];
-      total += (shape.has_min ? block.scales[at] : static_cast<int8_t>(block.scales[at])) * dot;
-      if (shape.has_min) total_min += block.minima[at] * sum;
+      const int scale = shape.nibbles   ? block.scales[at] & 15
+                        : shape.has_min ? block.scales[at]
+                                        : static_cast<int8_t>(block.scales[at]);
+      total += scale * dot;
+      if (shape.has_min) total_min += (shape.nibbles ? block.minima[at] >> 4 : block.minima[at]) * sum;
     }
     if (shape.has_min) acc = static_cast<float>(total_min) * (half_at(block.dmin) * -d_act) + acc;
     acc = static_cast<float>(total) * (half_at(block.d) * d_act) + acc;
@@ -104,9 +120,12 @@ inline void linear_q8x256_scalar(const LinearTask& task, const Shape256& shape) 
   }
 }
 
-void scalar_q4_k(const LinearTask& task) { linear_q8x256_scalar(task, {4, 32, true}); }
-void scalar_q5_k(const LinearTask& task) { linear_q8x256_scalar(task, {5, 32, true}); }
-void scalar_q6_k(const LinearTask& task) { linear_q8x256_scalar(task, {6, 16, false}); }
+void scalar_q2_k(const LinearTask& task) { linear_q8x256_scalar(task, {2, 16, true, quant2_at, true}); }
+void scalar_q3_k(const LinearTask& task) { linear_q8x256_scalar(task, {3, 16, false, weight3_at}); }
+void scalar_q4_k(const LinearTask& task) { linear_q8x256_scalar(task, {4, 32, true, quant4_at}); }
+void scalar_q5_k(const LinearTask& task) { linear_q8x256_scalar(task, {5, 32, true, quant5_at}); }
+void scalar_q6_k(const LinearTask& task) { linear_q8x256_scalar(task, {6, 16, false, weight6_at}); }
+void scalar_iq4_xs(const LinearTask& task) { linear_q8x256_scalar(task, {4, 32, false, iq4_at}); }
 
 }  // namespace
 }  // namespace octavo

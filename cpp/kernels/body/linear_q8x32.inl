@@ -7,6 +7,8 @@
 #include "kernels/body/linear.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
+#include "quant/fmt_lowbit.h"
+#include "quant/fmt_small.h"
 
 namespace octavo {
 namespace {
@@ -31,6 +33,17 @@ struct Planes32 {
   static int64_t strip_bytes(int64_t groups) { return align64(minima(groups) + (kHasMin ? groups * 32 : 0)); }
   static Vf scale(const uint8_t* p) { return load_f16(reinterpret_cast<const uint16_t*>(p)); }
 };
+
+// A table that nibbles are looked up in.
+struct alignas(16) Bytes16 {
+  uint8_t bytes[16];
+};
+constexpr Bytes16 biased(const int8_t (&values)[16]) {
+  Bytes16 table{};
+  for (int i = 0; i < 16; ++i) table.bytes[i] = static_cast<uint8_t>(values[i] + 128);
+  return table;
+}
+inline Vi look_up(const Bytes16& table, Vi nibbles) { return look_up(table.bytes, nibbles); }
 
 // Strips that a tile of many tokens takes at once: what is loaded of a token is multiplied twice.
 constexpr int kTileStrips = kLanes == 16 ? 2 : 1;
@@ -132,6 +145,39 @@ struct Bytes : Planes32<512, false, false, kSignedBias> {
       }
     }
   }
+};
+
+// Nibbles that stand for the values of a table.
+template <const Bytes16& kTable>
+struct Lookup : Planes32<256, false, false, kSignedBias> {
+  template <int kTokens, int kStrips>
+  static void dot(Dots<kTokens, kStrips>& sums, const Strips<kStrips>& strips, int64_t, int64_t g,
+                  const uint8_t* const (&act)[kTokens]) {
+    OCTAVO_UNROLL
+    for (int j = 0; j < 8; ++j) {
+      SignedWeights weights[kStrips * kVecs];
+      OCTAVO_UNROLL
+      for (int c = 0; c < kStrips * kVecs; ++c) {
+        const Vi both = load_bytes(strips.template at<4>(g * 256 + j % 4 * 64, c));
+        weights[c] = signed_of_biased(look_up(kTable, j < 4 ? low_nibbles(both) : high_nibbles(both)));
+      }
+      OCTAVO_UNROLL
+      for (int t = 0; t < kTokens; ++t) {
+        const Vi a = broadcast4(act[t] + j * 4);
+        OCTAVO_UNROLL
+        for (int c = 0; c < kStrips * kVecs; ++c) sums[t][c] = dot_signed(sums[t][c], weights[c], a);
+      }
+    }
+  }
+};
+
+// What the nibbles of IQ4_NL and of MXFP4 stand for, 128 too high.
+constexpr Bytes16 kIQ4Biased = biased(kIQ4Values);
+constexpr Bytes16 kE2M1Biased = biased(kE2M1Values);
+
+struct IQ4_NLPlanes : Lookup<kIQ4Biased> {};
+struct MXFP4Planes : Lookup<kE2M1Biased> {
+  static Vf scale(const uint8_t* p) { return load_bf16(reinterpret_cast<const uint16_t*>(p)); }
 };
 
 // kTokens tokens by kStrips strips.

@@ -4,6 +4,8 @@
 
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
+#include "quant/fmt_lowbit.h"
+#include "quant/fmt_small.h"
 
 namespace octavo {
 namespace {
@@ -20,6 +22,8 @@ struct Shape32 {
   bool fifth_bit;
   bool has_min;
   int zero_point;
+  const int8_t* values = nullptr;  // what nibbles stand for, where it is not themselves
+  bool bf16_scales = false;
 
   int64_t strip_bytes(int64_t groups) const {
     const int64_t bytes = groups * (quant_bytes + (fifth_bit ? 64 : 0) + 32 + (has_min ? 32 : 0));
@@ -39,6 +43,7 @@ inline int weight_at(const Shape32& shape, const StripView& strip, int64_t g, in
   const int line = k % 16 / 4;
   const int byte = strip.quants[g * 256 + line * 64 + row * 4 + k % 4];
   int quant = k < 16 ? byte & 15 : byte >> 4;
+  if (shape.values != nullptr) return shape.values[quant];
   if (shape.fifth_bit) {
     uint64_t bits;
     __builtin_memcpy(&bits, strip.bits + g * 64 + k / 4 * 8, sizeof(bits));
@@ -54,13 +59,22 @@ inline float half_at(const uint16_t* p) {
   return lanes[0];
 }
 
+inline float bf16_at(const uint16_t* p) {
+  const uint32_t bits = uint32_t{*p} << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
 inline float q8x32_output(const Shape32& shape, const StripView& strip, int row, const uint8_t* act, int k, float acc) {
   const Q8x32Layout layout(k);
   const auto* q = reinterpret_cast<const int8_t*>(act);
   for (int64_t g = 0; g < k / 32; ++g) {
     int sum = 0;
     for (int i = 0; i < 32; ++i) sum += weight_at(shape, strip, g, row, i) * q[g * 32 + i];
-    const float d = half_at(strip.scales + g * 16 + row) * reinterpret_cast<const float*>(act + layout.d)[g];
+    const uint16_t* scale = strip.scales + g * 16 + row;
+    const float d =
+        (shape.bf16_scales ? bf16_at(scale) : half_at(scale)) * reinterpret_cast<const float*>(act + layout.d)[g];
     acc = static_cast<float>(sum) * d + acc;
     if (shape.has_min)
       acc = half_at(strip.minima + g * 16 + row) * reinterpret_cast<const float*>(act + layout.s)[g] + acc;
@@ -85,6 +99,8 @@ void scalar_q4_1(const LinearTask& task) { linear_q8x32_scalar(task, {256, false
 void scalar_q5_0(const LinearTask& task) { linear_q8x32_scalar(task, {256, true, false, 16}); }
 void scalar_q5_1(const LinearTask& task) { linear_q8x32_scalar(task, {256, true, true, 0}); }
 void scalar_q8_0(const LinearTask& task) { linear_q8x32_scalar(task, {512, false, false, 0}); }
+void scalar_iq4_nl(const LinearTask& task) { linear_q8x32_scalar(task, {256, false, false, 0, kIQ4Values}); }
+void scalar_mxfp4(const LinearTask& task) { linear_q8x32_scalar(task, {256, false, false, 0, kE2M1Values, true}); }
 
 }  // namespace
 }  // namespace octavo

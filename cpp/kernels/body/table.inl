@@ -17,18 +17,20 @@ const KernelTable OCTAVO_TABLE = {
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q4_K},
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q5_K},
         {ActFormat::kQ8x256, OCTAVO_LINEAR_Q6_K},
-        OCTAVO_LINEAR_Q2_K,
-        OCTAVO_LINEAR_INTEGERS(16, 2, 7),    // Q3_K
-        OCTAVO_LINEAR_INTEGERS(32, 7, 241),  // IQ4_XS
-        OCTAVO_LINEAR_INTEGERS(32, 0, 2),    // TQ1_0
-        OCTAVO_LINEAR_INTEGERS(32, 0, 3),    // TQ2_0
-        OCTAVO_LINEAR_INTEGERS(32, 4, 25),   // IQ1_S
-        OCTAVO_LINEAR_INTEGERS(16, 4, 25),   // IQ1_M
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q2_K},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q3_K},
+        {ActFormat::kQ8x256, OCTAVO_LINEAR_IQ4_XS},
+        OCTAVO_LINEAR_INTEGERS(32, 0, 2),   // TQ1_0
+        OCTAVO_LINEAR_INTEGERS(32, 0, 3),   // TQ2_0
+        OCTAVO_LINEAR_INTEGERS(32, 4, 25),  // IQ1_S
+        OCTAVO_LINEAR_INTEGERS(16, 4, 25),  // IQ1_M
         OCTAVO_LINEAR_ENTRIES(IQ2_XXS, 32, 6, 107),
         OCTAVO_LINEAR_ENTRIES(IQ2_XS, 16, 6, 107),
         OCTAVO_LINEAR_ENTRIES(IQ2_S, 16, 6, 107),
         OCTAVO_LINEAR_ENTRIES(IQ3_XXS, 32, 6, 126),
         OCTAVO_LINEAR_ENTRIES(IQ3_S, 32, 4, 31),
+        {ActFormat::kQ8x32, OCTAVO_LINEAR_IQ4_NL},
+        {ActFormat::kQ8x32, OCTAVO_LINEAR_MXFP4},
     }},
     .aqlm_table = aqlm_table,
     .aqlm_decode = aqlm_decode,

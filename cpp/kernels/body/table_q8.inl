@@ -7,7 +7,11 @@
 #define OCTAVO_LINEAR_Q4_K linear_q8x256<Q4_KPlanes>
 #define OCTAVO_LINEAR_Q5_K linear_q8x256<Q5_KPlanes>
 #define OCTAVO_LINEAR_Q6_K linear_q8x256<Q6_KPlanes>
-#define OCTAVO_LINEAR_Q2_K (integer_kernel<Integers<16, 0, 3, true>>(linear_integers<Integers<16, 0, 3, true>>))
+#define OCTAVO_LINEAR_Q2_K linear_q8x256<Q2_KPlanes>
+#define OCTAVO_LINEAR_Q3_K linear_q8x256<Q3_KPlanes>
+#define OCTAVO_LINEAR_IQ4_XS linear_q8x256<IQ4_XSPlanes>
+#define OCTAVO_LINEAR_IQ4_NL linear_q8x32<IQ4_NLPlanes>
+#define OCTAVO_LINEAR_MXFP4 linear_q8x32<MXFP4Planes>
 #define OCTAVO_LINEAR_INTEGERS(sub, shift, max) \
   (integer_kernel<Integers<sub, shift, max>>(linear_integers<Integers<sub, shift, max>>))
 #define OCTAVO_LINEAR_ENTRIES(name, sub, shift, max) \

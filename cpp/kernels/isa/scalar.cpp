@@ -15,8 +15,11 @@
 #define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
-#define OCTAVO_LINEAR_Q2_K \
-  { ActFormat::kQ8x256, scalar_integers<0> }
+#define OCTAVO_LINEAR_Q2_K scalar_q2_k
+#define OCTAVO_LINEAR_Q3_K scalar_q3_k
+#define OCTAVO_LINEAR_IQ4_XS scalar_iq4_xs
+#define OCTAVO_LINEAR_IQ4_NL scalar_iq4_nl
+#define OCTAVO_LINEAR_MXFP4 scalar_mxfp4
 #define OCTAVO_LINEAR_INTEGERS(sub, shift, max) \
   { ActFormat::kQ8x256, scalar_integers<(1 << shift)> }
 #define OCTAVO_LINEAR_ENTRIES(name, sub, shift, max) OCTAVO_LINEAR_INTEGERS(sub, shift, max)
