@@ -114,6 +114,22 @@ inline Ints dpbusd_epi32(Ints src, Ints a, Ints b) {
   return simde__m512i_from_private(out);
 }
 
+// Byte i: eight bits of its quadword of b from bit a[i] on, around the end.
+inline Ints multishift_epi64_epi8(Ints a, Ints b) {
+  uint8_t shifts[64], out[64];
+  uint64_t words[8];
+  __builtin_memcpy(shifts, &a, sizeof(shifts));
+  __builtin_memcpy(words, &b, sizeof(words));
+  for (int i = 0; i < 64; ++i) {
+    const int shift = shifts[i] & 63;
+    const uint64_t word = words[i / 8];
+    out[i] = static_cast<uint8_t>(shift == 0 ? word : word >> shift | word << (64 - shift));
+  }
+  Ints result;
+  __builtin_memcpy(&result, out, sizeof(result));
+  return result;
+}
+
 // Subnormal lanes become zero of the same sign.
 inline __m256 flush(__m256 v) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
@@ -186,6 +202,7 @@ inline __m128i cvtepi32_epi8(Ints v) {
 #undef _mm512_mask_storeu_ps
 #undef _mm512_extractf32x8_ps
 #undef _mm512_madd_epi16  // SIMDe gives the name to its masked form
+#undef _mm512_multishift_epi64_epi8
 #undef _mm512_dpbusd_epi32
 #undef _mm512_dpbf16_ps
 #undef _mm512_cvtepi32_epi16
@@ -203,6 +220,7 @@ inline __m128i cvtepi32_epi8(Ints v) {
 #define _mm512_mask_storeu_ps(p, mask, v) octavo::emulated::mask_storeu_ps(p, mask, v)
 #define _mm512_extractf32x8_ps(v, half) octavo::emulated::extractf32x8_ps(v, half)
 #define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
+#define _mm512_multishift_epi64_epi8(a, b) octavo::emulated::multishift_epi64_epi8(a, b)
 #define _mm512_dpbusd_epi32(src, a, b) octavo::emulated::dpbusd_epi32(src, a, b)
 #define _mm512_dpbf16_ps(src, a, b) octavo::emulated::dpbf16_ps(src, a, b)
 #define _mm512_cvtneps_pbh(v) octavo::emulated::cvtneps_pbh(v)

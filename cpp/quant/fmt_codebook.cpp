@@ -12,14 +12,18 @@
 namespace octavo {
 namespace {
 
-// Entries as words of bytes; levels: what the digits stand for.
-template <class Word, size_t kEntries, size_t kLevels>
-std::array<Word, kEntries> unpack(const uint16_t (&grid)[kEntries], const uint8_t (&levels)[kLevels]) {
+// levels: what the digits stand for.
+template <class Word, int kEntries, size_t kLevels>
+Codebook<Word, kEntries> unpack(const uint16_t (&grid)[kEntries], const uint8_t (&levels)[kLevels]) {
   constexpr int kValues = sizeof(Word), kBits = kValues == 4 ? 3 : 2;
-  std::array<Word, kEntries> words{};
-  for (size_t i = 0; i < kEntries; ++i)
-    for (int j = 0; j < kValues; ++j) words[i] |= Word{levels[grid[i] >> (kBits * j) & ((1 << kBits) - 1)]} << (8 * j);
-  return words;
+  Codebook<Word, kEntries> book{};
+  for (int i = 0; i < kEntries; ++i) {
+    for (int j = 0; j < kValues; ++j)
+      book.entries[i] |= Word{levels[grid[i] >> (kBits * j) & ((1 << kBits) - 1)]} << (8 * j);
+    book.digits[0][i] = static_cast<uint8_t>(grid[i] & 255);
+    book.digits[1][i] = static_cast<uint8_t>(grid[i] >> 8);
+  }
+  return book;
 }
 
 // Bytes of ones where a bit is set.
@@ -45,7 +49,7 @@ constexpr uint8_t kLevelsIQ2[] = {8, 25, 43};
 constexpr uint8_t kLevelsIQ3_XXS[] = {4, 12, 20, 28, 36, 44, 52, 62};
 constexpr uint8_t kLevelsIQ3_S[] = {1, 3, 5, 7, 9, 11, 13, 15};
 
-const std::array<uint64_t, 2048> kIQ1 = unpack<uint64_t>(kGridIQ1, kLevelsIQ1);
+const Codebook<uint64_t, 2048> kIQ1 = unpack<uint64_t>(kGridIQ1, kLevelsIQ1);
 
 // Group i of eight: bias + magnitude, or bias - magnitude where the mask is set.
 template <int kBias>
@@ -75,11 +79,11 @@ int8_t odd_factor(unsigned s) { return static_cast<int8_t>(2 * s + 1); }
 
 }  // namespace
 
-const std::array<uint64_t, 256> kEntriesIQ2_XXS = unpack<uint64_t>(kGridIQ2_XXS, kLevelsIQ2);
-const std::array<uint64_t, 512> kEntriesIQ2_XS = unpack<uint64_t>(kGridIQ2_XS, kLevelsIQ2);
-const std::array<uint64_t, 1024> kEntriesIQ2_S = unpack<uint64_t>(kGridIQ2_S, kLevelsIQ2);
-const std::array<uint32_t, 256> kEntriesIQ3_XXS = unpack<uint32_t>(kGridIQ3_XXS, kLevelsIQ3_XXS);
-const std::array<uint32_t, 512> kEntriesIQ3_S = unpack<uint32_t>(kGridIQ3_S, kLevelsIQ3_S);
+const Codebook<uint64_t, 256> kCodebookIQ2_XXS = unpack<uint64_t>(kGridIQ2_XXS, kLevelsIQ2);
+const Codebook<uint64_t, 512> kCodebookIQ2_XS = unpack<uint64_t>(kGridIQ2_XS, kLevelsIQ2);
+const Codebook<uint64_t, 1024> kCodebookIQ2_S = unpack<uint64_t>(kGridIQ2_S, kLevelsIQ2);
+const Codebook<uint32_t, 256> kCodebookIQ3_XXS = unpack<uint32_t>(kGridIQ3_XXS, kLevelsIQ3_XXS);
+const Codebook<uint32_t, 512> kCodebookIQ3_S = unpack<uint32_t>(kGridIQ3_S, kLevelsIQ3_S);
 
 void to_integers(IntBlock& out, const BlockIQ1_S& block) {
   set_unit(out, half_to_float(block.d) * 0.125f);
@@ -87,7 +91,7 @@ void to_integers(IntBlock& out, const BlockIQ1_S& block) {
     const unsigned high = block.qh[s];
     out.sc[2 * s] = out.sc[2 * s + 1] = odd_factor(high >> 12 & 7);
     for (int i = 0; i < 4; ++i)
-      put_ternary(out, 4 * s + i, kIQ1[block.qs[4 * s + i] | (high >> (3 * i) & 7) << 8], high >> 15 != 0);
+      put_ternary(out, 4 * s + i, kIQ1.entries[block.qs[4 * s + i] | (high >> (3 * i) & 7) << 8], high >> 15 != 0);
   }
 }
 
@@ -100,7 +104,7 @@ void to_integers(IntBlock& out, const BlockIQ1_M& block) {
     out.sc[s] = odd_factor(scales[s / 4] >> (s % 4 * 3) & 7u);
     for (int i = 2 * s; i < 2 * s + 2; ++i) {
       const unsigned high = block.qh[i / 2] >> (i % 2 * 4) & 15u;
-      put_ternary(out, i, kIQ1[block.qs[i] | (high & 7) << 8], high >> 3 != 0);
+      put_ternary(out, i, kIQ1.entries[block.qs[i] | (high & 7) << 8], high >> 3 != 0);
     }
   }
 }
@@ -111,7 +115,7 @@ void to_integers(IntBlock& out, const BlockIQ2_XXS& block) {
     const uint32_t signs = word_at(block.qs + 8 * s + 4);
     out.sc[2 * s] = out.sc[2 * s + 1] = odd_factor(signs >> 28);
     for (int i = 0; i < 4; ++i)
-      put_group<BlockIQ2_XXS::kBias>(out, 4 * s + i, kEntriesIQ2_XXS[block.qs[8 * s + i]],
+      put_group<BlockIQ2_XXS::kBias>(out, 4 * s + i, kCodebookIQ2_XXS.entries[block.qs[8 * s + i]],
                                      kEvenSignMasks[signs >> (7 * i) & 127]);
   }
 }
@@ -120,14 +124,15 @@ void to_integers(IntBlock& out, const BlockIQ2_XS& block) {
   set_unit(out, half_to_float(block.d) * 0.125f);
   for (int s = 0; s < 16; ++s) out.sc[s] = odd_factor(block.scales[s / 2] >> (s % 2 * 4) & 15u);
   for (int i = 0; i < 32; ++i)
-    put_group<BlockIQ2_XS::kBias>(out, i, kEntriesIQ2_XS[block.qs[i] & 511], kEvenSignMasks[block.qs[i] >> 9]);
+    put_group<BlockIQ2_XS::kBias>(out, i, kCodebookIQ2_XS.entries[block.qs[i] & 511], kEvenSignMasks[block.qs[i] >> 9]);
 }
 
 void to_integers(IntBlock& out, const BlockIQ2_S& block) {
   set_unit(out, half_to_float(block.d) * 0.125f);
   for (int s = 0; s < 16; ++s) out.sc[s] = odd_factor(block.scales[s / 2] >> (s % 2 * 4) & 15u);
   for (int i = 0; i < 32; ++i)
-    put_group<BlockIQ2_S::kBias>(out, i, kEntriesIQ2_S[block.qs[i] | (block.qh[i / 4] >> (i % 4 * 2) & 3u) << 8],
+    put_group<BlockIQ2_S::kBias>(out, i,
+                                 kCodebookIQ2_S.entries[block.qs[i] | (block.qh[i / 4] >> (i % 4 * 2) & 3u) << 8],
                                  kSignMasks[block.signs[i]]);
 }
 
@@ -138,9 +143,9 @@ void to_integers(IntBlock& out, const BlockIQ3_XXS& block) {
     out.sc[2 * s] = out.sc[2 * s + 1] = odd_factor(signs >> 28);
     for (int i = 0; i < 4; ++i) {
       const uint8_t* pair = block.qs + 8 * s + 2 * i;
-      put_group<BlockIQ3_XXS::kBias>(out, 4 * s + i,
-                                     kEntriesIQ3_XXS[pair[0]] | uint64_t{kEntriesIQ3_XXS[pair[1]]} << 32,
-                                     kEvenSignMasks[signs >> (7 * i) & 127]);
+      put_group<BlockIQ3_XXS::kBias>(
+          out, 4 * s + i, kCodebookIQ3_XXS.entries[pair[0]] | uint64_t{kCodebookIQ3_XXS.entries[pair[1]]} << 32,
+          kEvenSignMasks[signs >> (7 * i) & 127]);
     }
   }
 }
@@ -152,10 +157,10 @@ void to_integers(IntBlock& out, const BlockIQ3_S& block) {
     for (int i = 0; i < 4; ++i) {
       const uint8_t* pair = block.qs + 8 * s + 2 * i;
       const unsigned ninth = block.qh[s] >> (2 * i);
-      put_group<BlockIQ3_S::kBias>(
-          out, 4 * s + i,
-          kEntriesIQ3_S[pair[0] | (ninth & 1) << 8] | uint64_t{kEntriesIQ3_S[pair[1] | (ninth >> 1 & 1) << 8]} << 32,
-          kSignMasks[block.signs[4 * s + i]]);
+      put_group<BlockIQ3_S::kBias>(out, 4 * s + i,
+                                   kCodebookIQ3_S.entries[pair[0] | (ninth & 1) << 8] |
+                                       uint64_t{kCodebookIQ3_S.entries[pair[1] | (ninth >> 1 & 1) << 8]} << 32,
+                                   kSignMasks[block.signs[4 * s + i]]);
     }
   }
 }

@@ -11,12 +11,20 @@
 // Of seven sign bits the eighth makes their number even.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
 #include "quant/int_block.h"
 
 namespace octavo {
+
+// A codebook of eight (uint64_t) or four (uint32_t) magnitudes an entry.
+template <class WordOfEntry, int kEntries>
+struct Codebook {
+  static constexpr int kSize = kEntries;
+  using Word = WordOfEntry;
+  Word entries[kEntries];                   // a byte each
+  alignas(64) uint8_t digits[2][kEntries];  // packed as in quant/iq_grids.h: the lower bytes, the upper bytes
+};
 
 // qh[s]: the upper three bits of the sub-block's four entries, s in bits 12-14, the sign in bit 15.
 struct BlockIQ1_S {
@@ -40,6 +48,7 @@ static_assert(sizeof(BlockIQ1_M) == 56);
 // Eight bytes a sub-block: four entries, then four times seven sign bits and s above them.
 struct BlockIQ2_XXS {
   static constexpr int kSize = 256, kBias = 64;
+  using Codebook = octavo::Codebook<uint64_t, 256>;
   uint16_t d;  // half
   uint8_t qs[64];
 };
@@ -48,6 +57,7 @@ static_assert(sizeof(BlockIQ2_XXS) == 66);
 // qs: an entry in nine bits, seven sign bits above; scales: a nibble per 16 weights.
 struct BlockIQ2_XS {
   static constexpr int kSize = 256, kBias = 64;
+  using Codebook = octavo::Codebook<uint64_t, 512>;
   uint16_t d;  // half
   uint16_t qs[32];
   uint8_t scales[8];
@@ -57,6 +67,7 @@ static_assert(sizeof(BlockIQ2_XS) == 74);
 // qh[s]: the upper two bits of the sub-block's four entries.
 struct BlockIQ2_S {
   static constexpr int kSize = 256, kBias = 64;
+  using Codebook = octavo::Codebook<uint64_t, 1024>;
   uint16_t d;  // half
   uint8_t qs[32];
   uint8_t signs[32];
@@ -68,6 +79,7 @@ static_assert(sizeof(BlockIQ2_S) == 82);
 // scale_signs[s], a 32-bit word: four times seven sign bits and s above them.
 struct BlockIQ3_XXS {
   static constexpr int kSize = 256, kBias = 64;
+  using Codebook = octavo::Codebook<uint32_t, 256>;
   uint16_t d;  // half
   uint8_t qs[64];
   uint8_t scale_signs[32];
@@ -77,6 +89,7 @@ static_assert(sizeof(BlockIQ3_XXS) == 98);
 // qh[s]: the ninth bit of the sub-block's eight entries.
 struct BlockIQ3_S {
   static constexpr int kSize = 256, kBias = 16;
+  using Codebook = octavo::Codebook<uint32_t, 512>;
   uint16_t d;  // half
   uint8_t qs[64];
   uint8_t qh[8];
@@ -85,12 +98,11 @@ struct BlockIQ3_S {
 };
 static_assert(sizeof(BlockIQ3_S) == 110);
 
-// The entries as bytes: eight each, in IQ3 four.
-extern const std::array<uint64_t, 256> kEntriesIQ2_XXS;
-extern const std::array<uint64_t, 512> kEntriesIQ2_XS;
-extern const std::array<uint64_t, 1024> kEntriesIQ2_S;
-extern const std::array<uint32_t, 256> kEntriesIQ3_XXS;
-extern const std::array<uint32_t, 512> kEntriesIQ3_S;
+extern const BlockIQ2_XXS::Codebook kCodebookIQ2_XXS;
+extern const BlockIQ2_XS::Codebook kCodebookIQ2_XS;
+extern const BlockIQ2_S::Codebook kCodebookIQ2_S;
+extern const BlockIQ3_XXS::Codebook kCodebookIQ3_XXS;
+extern const BlockIQ3_S::Codebook kCodebookIQ3_S;
 
 void to_integers(IntBlock& out, const BlockIQ1_S& block);
 void to_integers(IntBlock& out, const BlockIQ1_M& block);

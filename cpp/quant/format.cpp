@@ -105,7 +105,7 @@ constexpr FormatRow read_super_blocks(Format format, const char* name, int gguf_
 
 // Super blocks that stay as they are.
 template <class Block>
-constexpr FormatRow super_blocks(Format format, const char* name, int gguf_id, const void* entries = nullptr) {
+constexpr FormatRow super_blocks(Format format, const char* name, int gguf_id, const void* codebook = nullptr) {
   return {format,
           name,
           gguf_id,
@@ -116,7 +116,7 @@ constexpr FormatRow super_blocks(Format format, const char* name, int gguf_id, c
           dequantize_super_blocks<Block>,
           nullptr,
           block_to_integers<Block>,
-          entries};
+          codebook};
 }
 
 using enum Format;
@@ -148,11 +148,11 @@ constexpr std::array<FormatRow, kFormatCount> kTable = {{
     super_blocks<BlockTQ2_0>(kTQ2_0, "TQ2_0", 35),
     super_blocks<BlockIQ1_S>(kIQ1_S, "IQ1_S", 19),
     super_blocks<BlockIQ1_M>(kIQ1_M, "IQ1_M", 29),
-    super_blocks<BlockIQ2_XXS>(kIQ2_XXS, "IQ2_XXS", 16, &kEntriesIQ2_XXS),
-    super_blocks<BlockIQ2_XS>(kIQ2_XS, "IQ2_XS", 17, &kEntriesIQ2_XS),
-    super_blocks<BlockIQ2_S>(kIQ2_S, "IQ2_S", 22, &kEntriesIQ2_S),
-    super_blocks<BlockIQ3_XXS>(kIQ3_XXS, "IQ3_XXS", 18, &kEntriesIQ3_XXS),
-    super_blocks<BlockIQ3_S>(kIQ3_S, "IQ3_S", 21, &kEntriesIQ3_S),
+    super_blocks<BlockIQ2_XXS>(kIQ2_XXS, "IQ2_XXS", 16, &kCodebookIQ2_XXS),
+    super_blocks<BlockIQ2_XS>(kIQ2_XS, "IQ2_XS", 17, &kCodebookIQ2_XS),
+    super_blocks<BlockIQ2_S>(kIQ2_S, "IQ2_S", 22, &kCodebookIQ2_S),
+    super_blocks<BlockIQ3_XXS>(kIQ3_XXS, "IQ3_XXS", 18, &kCodebookIQ3_XXS),
+    super_blocks<BlockIQ3_S>(kIQ3_S, "IQ3_S", 21, &kCodebookIQ3_S),
     read_blocks<BlockIQ4_NL>(kIQ4_NL, "IQ4_NL", 20, kAct32),
     read_blocks<BlockMXFP4>(kMXFP4, "MXFP4", 39, kAct32),
     read_blocks<BlockNVFP4>(kNVFP4, "NVFP4", 40, kActF32),

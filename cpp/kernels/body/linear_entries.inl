@@ -1,23 +1,18 @@
-// Few tokens by formats whose weights are entries of a codebook with signs (quant/fmt_codebook.h). A row's entries are
-// fetched straight into a vector, and the signs given to the activations, so nothing is unpacked. The integers are
-// those of linear_integers.inl, which takes many tokens, and so are the bits of the result.
+// Few tokens by formats whose weights are entries of a codebook with signs (quant/fmt_codebook.h). Entries go straight
+// into vectors (entries_loaded.inl, entries_permuted.inl), and signs to the activations, so nothing is unpacked. The
+// integers are those of linear_integers.inl, which takes many tokens, and so are the bits of the result.
 
 #pragma once
 
+#ifdef OCTAVO_SIMD_VBMI
+#include "kernels/body/entries_permuted.inl"
+#else
+#include "kernels/body/entries_loaded.inl"
+#endif
 #include "kernels/body/linear_integers.inl"
-#include "quant/fmt_codebook.h"
 
 namespace octavo {
 namespace {
-
-constexpr int kGroups = kLanes / 2;  // of eight weights in a vector of bytes
-
-template <class T>
-inline T load_as(const void* p) {
-  T value;
-  __builtin_memcpy(&value, p, sizeof(value));
-  return value;
-}
 
 // An unsigned integer of a bit for each byte of a vector, from 32 bits repeated.
 constexpr SignBits repeated(uint64_t bits) { return static_cast<SignBits>(bits << 32 | bits); }
@@ -49,14 +44,13 @@ inline __m128i nibbles(uint64_t bytes) {
   return _mm_unpacklo_epi8(low_halves_of_bytes(packed), high_halves_of_bytes(packed));
 }
 
-// How a format's blocks are read: `magnitudes` and `negative` of vector p of a row's weights, and the factors of its
-// sub-scales, a byte for each 16 weights; x = d * kUnit * factor * (+-magnitude).
+// How a format's blocks are read: which of vector p of a row's weights are negative, and the factors of its sub-scales,
+// a byte for each 16 weights; x = d * kUnit * factor * (+-magnitude).
 template <class Block>
 struct Entries;
 
 template <>
 struct Entries<BlockIQ2_XXS> {
-  using Word = uint64_t;
   static constexpr float kUnit = 0.125f;
   static __m128i factors(const BlockIQ2_XXS& block) {
     const auto pick = [&](int i, __m128i order) {  // bytes 7 and 15, where s is in the upper nibble
@@ -75,14 +69,10 @@ struct Entries<BlockIQ2_XXS> {
       words |= SignBits{load_as<uint32_t>(block.qs + p * 2 * kGroups + 8 * i + 4)} << (32 * i);
     return with_parity(spread_sevens(words));
   }
-  static Vi magnitudes(const BlockIQ2_XXS& block, const Word* entries, int p) {
-    return load_eights([&](int i) { return entries[block.qs[p * 2 * kGroups + i / 4 * 8 + i % 4]]; });
-  }
 };
 
 template <>
 struct Entries<BlockIQ2_XS> {
-  using Word = uint64_t;
   static constexpr float kUnit = 0.125f;
   static __m128i factors(const BlockIQ2_XS& block) { return odd_factors(nibbles(load_as<uint64_t>(block.scales))); }
   static SignBits negative(const BlockIQ2_XS& block, int p) {
@@ -90,28 +80,17 @@ struct Entries<BlockIQ2_XS> {
     const __m128i sevens = _mm_packus_epi16(_mm_srli_epi16(words, 9), _mm_setzero_si128());
     return with_parity(static_cast<SignBits>(_mm_cvtsi128_si64(sevens)));
   }
-  static Vi magnitudes(const BlockIQ2_XS& block, const Word* entries, int p) {
-    return load_eights([&](int i) { return entries[block.qs[p * kGroups + i] & 511]; });
-  }
 };
 
 template <>
 struct Entries<BlockIQ2_S> {
-  using Word = uint64_t;
   static constexpr float kUnit = 0.125f;
   static __m128i factors(const BlockIQ2_S& block) { return odd_factors(nibbles(load_as<uint64_t>(block.scales))); }
   static SignBits negative(const BlockIQ2_S& block, int p) { return load_as<SignBits>(block.signs + p * kGroups); }
-  static Vi magnitudes(const BlockIQ2_S& block, const Word* entries, int p) {
-    return load_eights([&](int i) {
-      const unsigned high = unsigned{block.qh[p * kGroups / 4 + i / 4]} << (8 - i % 4 * 2) & 0x300;
-      return entries[block.qs[p * kGroups + i] | high];
-    });
-  }
 };
 
 template <>
 struct Entries<BlockIQ3_XXS> {
-  using Word = uint32_t;
   static constexpr float kUnit = 0.25f;
   static __m128i factors(const BlockIQ3_XXS& block) {
     const auto pick = [&](int i, __m128i order) {  // bytes 3, 7, 11 and 15, where s is in the upper nibble
@@ -123,26 +102,16 @@ struct Entries<BlockIQ3_XXS> {
   static SignBits negative(const BlockIQ3_XXS& block, int p) {
     return with_parity(spread_sevens(load_as<SignBits>(block.scale_signs + p * kGroups)));
   }
-  static Vi magnitudes(const BlockIQ3_XXS& block, const Word* entries, int p) {
-    return load_fours([&](int i) { return static_cast<int32_t>(entries[block.qs[p * kLanes + i]]); });
-  }
 };
 
 template <>
 struct Entries<BlockIQ3_S> {
-  using Word = uint32_t;
   static constexpr float kUnit = 1;
   static __m128i factors(const BlockIQ3_S& block) {
     const __m128i each = nibbles(load_as<uint32_t>(block.scales));
     return odd_factors(_mm_unpacklo_epi8(each, each));
   }
   static SignBits negative(const BlockIQ3_S& block, int p) { return load_as<SignBits>(block.signs + p * kGroups); }
-  static Vi magnitudes(const BlockIQ3_S& block, const Word* entries, int p) {
-    return load_fours([&](int i) {
-      const unsigned ninth = unsigned{block.qh[p * kLanes / 8 + i / 8]} << (8 - i % 8) & 0x100;
-      return static_cast<int32_t>(entries[block.qs[p * kLanes + i] | ninth]);
-    });
-  }
 };
 
 // Lane l: the sum over the lanes of rows[l]. Each round adds halves, and moves a bit of the row to the lane.
@@ -165,30 +134,34 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
   const uint8_t* act[kTokens];
   OCTAVO_UNROLL
   for (int t = 0; t < kTokens; ++t) act[t] = task.act + (token + t) * task.act_stride;
-  const auto* entries = static_cast<const typename Entries<Block>::Word*>(task.format->entries);
+  const auto& codebook = *static_cast<const typename Block::Codebook*>(task.format->codebook);
   Vi sums[kTokens][16];
   uint16_t d[16];
-  for (int row = 0; row < 16; ++row) {
-    const Block& block = blocks[row];
-    d[row] = block.d;
-    __m128i factors = Entries<Block>::factors(block);
-    Vi sum[kTokens];
+  for (int first = 0; first < 16; first += Magnitudes<Block>::kRows) {
+    const Magnitudes<Block> magnitudes(blocks + first, codebook);
     OCTAVO_UNROLL
-    for (Vi& s : sum) s = set1i(0);
-    OCTAVO_UNROLL
-    for (int p = 0; p < 64 / kLanes; ++p) {
-      const Vi weights = Entries<Block>::magnitudes(block, entries, p);
-      const SignBits negative = Entries<Block>::negative(block, p);
-      const Vi scales = repeat_bytes(factors);
+    for (int i = 0; i < Magnitudes<Block>::kRows; ++i) {
+      const Block& block = blocks[first + i];
+      d[first + i] = block.d;
+      __m128i factors = Entries<Block>::factors(block);
+      Vi sum[kTokens];
       OCTAVO_UNROLL
-      for (int t = 0; t < kTokens; ++t) {
-        const Vi a = negate_where(negative, load_bytes(act[t] + index * 256 + p * kLanes * 4));
-        sum[t] = addi(sum[t], mul_ints(dot_bytes(weights, a), scales));
+      for (Vi& s : sum) s = set1i(0);
+      OCTAVO_UNROLL
+      for (int p = 0; p < 64 / kLanes; ++p) {
+        const Vi weights = magnitudes.vector(i, p);
+        const SignBits negative = Entries<Block>::negative(block, p);
+        const Vi scales = repeat_bytes(factors);
+        OCTAVO_UNROLL
+        for (int t = 0; t < kTokens; ++t) {
+          const Vi a = negate_where(negative, load_bytes(act[t] + index * 256 + p * kLanes * 4));
+          sum[t] = addi(sum[t], mul_ints(dot_bytes(weights, a), scales));
+        }
+        factors = _mm_srli_si128(factors, kLanes / 4);
       }
-      factors = _mm_srli_si128(factors, kLanes / 4);
+      OCTAVO_UNROLL
+      for (int t = 0; t < kTokens; ++t) sums[t][first + i] = sum[t];
     }
-    OCTAVO_UNROLL
-    for (int t = 0; t < kTokens; ++t) sums[t][row] = sum[t];
   }
   for (int t = 0; t < kTokens; ++t) {
     const float d_act = reinterpret_cast<const float*>(act[t] + layout.d)[index];

@@ -1,6 +1,7 @@
 // AVX-512 with VNNI and VBMI.
 #define OCTAVO_SIMD_AVX512
 #define OCTAVO_SIMD_VNNI
+#define OCTAVO_SIMD_VBMI
 #ifdef OCTAVO_EMULATE_AVX512
 #define OCTAVO_TABLE kTableAvx512VnniEmulated
 #else

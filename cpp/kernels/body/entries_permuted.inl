@@ -1,0 +1,120 @@
+// The magnitudes of codebook formats with AVX-512 VBMI, 64 entries at a time: their packed digits are looked up in
+// tables in registers (vpermi2b), laid out (vpermi2b), cut into bytes (vpmultishiftqb) and made levels (vpshufb).
+
+#pragma once
+
+#include "kernels/body/entries_common.inl"
+
+namespace octavo {
+namespace {
+
+// The indices of 64 entries: their low bytes, and a mask for each bit above.
+struct Indices {
+  Vi low;
+  uint64_t ninth = 0, tenth = 0;
+};
+
+struct alignas(64) Bytes64 {
+  uint8_t bytes[64];
+};
+inline Vi load_bytes(const Bytes64& b) { return load_bytes(b.bytes); }
+
+// place(i) for each byte.
+template <class Place>
+constexpr Bytes64 bytes_from(Place place) {
+  Bytes64 b{};
+  for (int i = 0; i < 64; ++i) b.bytes[i] = static_cast<uint8_t>(place(i));
+  return b;
+}
+
+// Bytes of two rows: those with an index in each eight bytes, and the lower ones of words.
+constexpr Bytes64 kIndexBytes = bytes_from([](int i) { return i / 4 * 8 + i % 4; });
+constexpr Bytes64 kLowBytes = bytes_from([](int i) { return i * 2; });
+
+inline Indices indices(const BlockIQ2_XXS* rows) {
+  return {_mm512_permutex2var_epi8(load_bytes(rows[0].qs), load_bytes(kIndexBytes), load_bytes(rows[1].qs))};
+}
+inline Indices indices(const BlockIQ2_XS* rows) {
+  const Vi first = load_bytes(rows[0].qs), second = load_bytes(rows[1].qs);
+  const auto ninth = [](Vi words) { return uint64_t{_mm512_test_epi16_mask(words, _mm512_set1_epi16(0x100))}; };
+  return {_mm512_permutex2var_epi8(first, load_bytes(kLowBytes), second), ninth(first) | ninth(second) << 32};
+}
+inline Indices indices(const BlockIQ2_S* rows) {
+  const auto low = [&](int i) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[i].qs)); };
+  const auto high = [&](int i, uint64_t bits) { return _pext_u64(load_as<uint64_t>(rows[i].qh), bits); };
+  constexpr uint64_t kEven = 0x5555555555555555;
+  return {_mm512_inserti64x4(_mm512_castsi256_si512(low(0)), low(1), 1), high(0, kEven) | high(1, kEven) << 32,
+          high(0, ~kEven) | high(1, ~kEven) << 32};
+}
+inline Indices indices(const BlockIQ3_XXS* rows) { return {load_bytes(rows->qs)}; }
+inline Indices indices(const BlockIQ3_S* rows) { return {load_bytes(rows->qs), load_as<uint64_t>(rows->qh)}; }
+
+// table[i] of kSize bytes.
+template <int kSize>
+inline Vi look_up(const uint8_t* table, const Indices& i, __mmask64 eighth) {
+  if constexpr (kSize == 1024) {
+    return _mm512_mask_blend_epi8(i.tenth, look_up<512>(table, i, eighth), look_up<512>(table + 512, i, eighth));
+  } else if constexpr (kSize == 512) {
+    return _mm512_mask_blend_epi8(i.ninth, look_up<256>(table, i, eighth), look_up<256>(table + 256, i, eighth));
+  } else {
+    const auto half = [&](int at) {
+      return _mm512_permutex2var_epi8(load_bytes(table + at), i.low, load_bytes(table + at + 64));
+    };
+    return _mm512_mask_blend_epi8(eighth, half(0), half(128));
+  }
+}
+
+// Where digits of `kBits` lie in a quadword of one entry of eight, or of two entries of four.
+template <int kBits>
+constexpr Bytes64 kShifts = bytes_from([](int i) { return kBits == 2 ? i % 8 * 2 : i % 8 / 4 * 32 + i % 4 * 3; });
+// What the quadwords are made of: the lower and the upper (64 on) bytes of the first vector's entries.
+template <int kBits>
+constexpr Bytes64 kPlaces = bytes_from([](int i) { return (kBits == 2 ? i / 8 : i / 4) + i % 2 * 64; });
+
+constexpr Bytes64 levels_of(int n, const uint8_t* levels) {
+  return bytes_from([&](int i) { return i % 16 < n ? levels[i % 16] : 0; });
+}
+constexpr uint8_t kThree[] = {8, 25, 43}, kEight[] = {4, 12, 20, 28, 36, 44, 52, 62},
+                  kOdd[] = {1, 3, 5, 7, 9, 11, 13, 15};
+template <class Block>
+constexpr Bytes64 kLevels = levels_of(3, kThree);
+template <>
+constexpr Bytes64 kLevels<BlockIQ3_XXS> = levels_of(8, kEight);
+template <>
+constexpr Bytes64 kLevels<BlockIQ3_S> = levels_of(8, kOdd);
+
+// Those of kRows rows.
+template <class Block>
+class Magnitudes {
+  using Book = typename Block::Codebook;
+  static constexpr int kBits = sizeof(typename Book::Word) == 8 ? 2 : 3;
+  static constexpr int kEntriesOfRow = 256 / sizeof(typename Book::Word), kEntriesOfVector = kEntriesOfRow / 4;
+
+ public:
+  static constexpr int kRows = 64 / kEntriesOfRow;
+  Magnitudes(const Block* rows, const Book& codebook) {
+    const Indices at = indices(rows);
+    const __mmask64 eighth = _mm512_movepi8_mask(at.low);
+    const uint8_t* digits = codebook.digits[0];
+    // Left alone, GCC would keep tables that fill all registers in registers.
+    if constexpr (Book::kSize > 512) __asm__("" : "+r"(digits));
+    low_ = look_up<Book::kSize>(digits, at, eighth);
+    high_ = look_up<Book::kSize>(digits + Book::kSize, at, eighth);
+  }
+
+  // Vector p of row i.
+  Vi vector(int i, int p) const {
+    const auto first = static_cast<char>(i * kEntriesOfRow + p * kEntriesOfVector);
+    const Vi places = _mm512_add_epi8(load_bytes(kPlaces<kBits>), _mm512_set1_epi8(first));
+    const Vi words = _mm512_permutex2var_epi8(low_, places, high_);
+    const Vi digits = _mm512_multishift_epi64_epi8(load_bytes(kShifts<kBits>), words);
+    return _mm512_shuffle_epi8(load_bytes(kLevels<Block>),
+                               _mm512_and_si512(digits, _mm512_set1_epi8((1 << kBits) - 1)));
+  }
+
+ private:
+  Vi low_, high_;
+};
+
+}  // namespace
+}  // namespace octavo
