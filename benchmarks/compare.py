@@ -125,11 +125,12 @@ def plot(rows: list[Row], engines: list[Engine], path: Path) -> None:
             below = [row.median(engine.name) - min(row.samples[engine.name]) for _, row in ran]
             above = [max(row.samples[engine.name]) - row.median(engine.name) for _, row in ran]
             places = [x + 0.8 * (i + 0.5) / len(engines) - 0.4 for x, _ in ran]
-            axes.bar(places, heights, 0.8 / len(engines), yerr=[below, above], capsize=3, label=engine.name)
+            look = {"color": f"C{i}", "capsize": 3, "label": engine.name}
+            axes.bar(places, heights, 0.8 / len(engines), yerr=[below, above], **look)
         axes.set_xticks(range(len(shown)), [row.model for row in shown], rotation=20, ha="right")
         axes.set_title(workload.title)
         axes.set_ylabel("tokens per second")
-        axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(workloads))
     figure.savefig(path)
 
 
@@ -215,6 +216,7 @@ def compare(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         engines = chosen_engines(arguments, arguments.openvino_models or Path(temporary))
         rows = [row for model in arguments.models for row in measure_model(engines, model, arguments)]
+    engines = [engine for engine in engines if any(engine.name in row.samples for row in rows)]
     print("\n".join(table(rows, engines)))
     if arguments.json:
         arguments.json.write_text(json.dumps(report(rows, engines, arguments.threads), indent=1) + "\n")

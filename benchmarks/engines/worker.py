@@ -60,7 +60,8 @@ class WorkerProcess:
         if not line:
             status = self._process.wait()
             self._errors.seek(0)
-            raise CompareError(f"it ended with status {status}:\n{last_lines(self._errors.read())}")
+            said = last_lines(self._errors.read())
+            raise CompareError(f"it ended with status {status}" + (f":\n{said}" if said else ""))
         return json.loads(line)
 
     def close(self) -> None:

@@ -136,7 +136,8 @@ def test_table_json_and_plot_have_a_gap_for_what_was_left_out(tmp_path: Path) ->
     assert report["rows"][0]["median"] == {"a": 20, "b": 5} and report["rows"][0]["ratio"] == {"b": 4}
     assert report["rows"][0]["left_out"] == {"c": "c reads poems only"}
     compare.plot(rows, engines, tmp_path / "plot.svg")
-    assert "prefill of 512" in (tmp_path / "plot.svg").read_text()
+    drawn = (tmp_path / "plot.svg").read_text()
+    assert "prefill of 512" in drawn and f"<!-- {tmp_path.name} -->" in drawn
 
 
 def test_engines_are_ended_where_one_fails(tmp_path: Path) -> None:
@@ -215,15 +216,18 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_llama(tmp_path_factory.mktemp("compare") / "tiny-llama", spec)
 
 
+@pytest.mark.slow
 def test_folders_and_gguf_files_by_octavo_and_transformers(tmp_path: Path, golden: Path, llama: Path) -> None:
     file = tmp_path / "compare.json"
     models = [llama, golden / "gguf" / "tiny-Q4_K.gguf"]
     options = ("--transformers", "--rounds", "2", "--threads", "1", "--workloads", "prefill,decode", "--json", file)
-    done = smollm2.run_python(PROGRAM, *options, *models, PATH="")
+    done = smollm2.run_python(PROGRAM, "--vllm-python", "/bin/false", *options, *models, PATH="")
     assert done.returncode == 0, done.stderr
+    assert "tiny-llama without vLLM: vLLM does not start: it ended with status 1" in done.stderr
+    assert "vLLM" not in done.stdout  # not a column without a figure
     data = json.loads(file.read_text())
-    rows = [(row["model"], row["workload"]["name"], row["left_out"]) for row in data["rows"]]
-    assert rows == [(model.stem, name, {}) for model in models for name in ("prefill", "decode")]
+    rows = [(row["model"], row["workload"]["name"], list(row["left_out"])) for row in data["rows"]]
+    assert rows == [(model.stem, name, ["vLLM"]) for model in models for name in ("prefill", "decode")]
     for row in data["rows"]:
         counts = {name: len(samples) for name, samples in row["tokens_per_second"].items()}
         assert counts == {"octavo": 2, "transformers": 2}
