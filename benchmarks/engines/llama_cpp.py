@@ -31,7 +31,7 @@ class LlamaCpp(Engine):
 
     def prepare(self, model: Path, n_threads: int) -> None:
         if model.is_dir():
-            raise CannotRun("llama.cpp reads GGUF files only")
+            raise CannotRun("it reads GGUF files only")
 
     def sample(self, model: Path, workload: Workload, n_threads: int) -> float:
         if workload.n_requests == 1:

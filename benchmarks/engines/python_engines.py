@@ -59,7 +59,7 @@ class _OtherPython(WorkerEngine):
 
     def weights(self, model: Path) -> Path:
         if model.is_file():
-            raise CannotRun(f"{self.name} reads folders in Hugging Face layout only")
+            raise CannotRun("it reads folders in Hugging Face layout only")
         return model
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from engines.base import CannotRun, CompareError, Engine, Workload, last_lines
 
 WORKERS = Path(__file__).resolve().parent.parent / "workers"
-SECONDS_TO_END = 20
+SECONDS_TO_END = 5
 
 
 class WorkerProcess:
@@ -109,7 +109,7 @@ class WorkerEngine(Engine):
         except CannotRun:
             raise
         except (CompareError, OSError) as error:
-            raise CannotRun(f"{self.name} does not start: {str(error).splitlines()[-1]}") from error
+            raise CannotRun(f"it does not start: {str(error).splitlines()[-1]}") from error
 
     def _start(self, model: Path, n_threads: int) -> WorkerProcess:
         command = [self._python, str(WORKERS / self.program), str(model), str(n_threads)]

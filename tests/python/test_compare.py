@@ -105,7 +105,7 @@ def three_engines(calls: list[str]) -> list[Engine]:
     return [
         Fixed("a", [10, 30, 20], calls),
         Fixed("b", [5, 4, 6], calls),
-        Fixed("c", [], calls, refuses="c reads poems only"),
+        Fixed("c", [], calls, refuses="it reads poems only"),
     ]
 
 
@@ -122,8 +122,8 @@ def test_engines_take_turns_and_are_ended(tmp_path: Path, capsys: pytest.Capture
     calls: list[str] = []
     _, (row,) = measured(tmp_path, calls)
     assert calls == ["a", "b", "a", "b", "a", "b", "end a", "end b", "end c"]
-    assert row.samples == {"a": [10, 30, 20], "b": [5, 4, 6]} and row.left_out == {"c": "c reads poems only"}
-    assert f"{tmp_path.name} without c: c reads poems only.\n" in capsys.readouterr().err
+    assert row.samples == {"a": [10, 30, 20], "b": [5, 4, 6]} and row.left_out == {"c": "it reads poems only"}
+    assert f"{tmp_path.name} without c: it reads poems only.\n" in capsys.readouterr().err
 
 
 def test_table_json_and_plot_have_a_gap_for_what_was_left_out(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_table_json_and_plot_have_a_gap_for_what_was_left_out(tmp_path: Path) ->
     report = compare.report(rows, engines, 2)
     assert report["engines"] == {name: f"version of {name}" for name in "abc"}
     assert report["rows"][0]["median"] == {"a": 20, "b": 5} and report["rows"][0]["ratio"] == {"b": 4}
-    assert report["rows"][0]["left_out"] == {"c": "c reads poems only"}
+    assert report["rows"][0]["left_out"] == {"c": "it reads poems only"}
     compare.plot(rows, engines, tmp_path / "plot.svg")
     drawn = (tmp_path / "plot.svg").read_text()
     assert "prefill of 512" in drawn and f"<!-- {tmp_path.name} -->" in drawn
@@ -183,10 +183,12 @@ def test_a_worker_does_not_outlive_a_killed_comparison(tmp_path: Path) -> None:
 import os, signal, sys
 sys.path[:0] = [{str(PROGRAM.parent)!r}, {str(Path(__file__).parent)!r}]
 from pathlib import Path
-from test_compare import FakeWorker, SMALL
+from test_compare import FakeWorker, SMALL, asked, soon, state_of
 engine = FakeWorker(Path({str(tmp_path)!r}))
 engine.prepare(Path({str(tmp_path / "model")!r}), 1)
 engine.sample(Path(), SMALL, 1)
+processes = asked(Path({str(tmp_path / "model")!r}))[-1][:2]
+assert soon(lambda: [state_of(process) for process in processes] == ["T", "T"])
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert smollm2.run_python("-c", script).returncode == -signal.SIGKILL
@@ -196,7 +198,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_worker_that_cannot_load_the_model_is_left_out(tmp_path: Path) -> None:
     engine = FakeWorker(tmp_path)
-    with pytest.raises(CannotRun, match="^fake does not start: this model is of no known kind$"):
+    with pytest.raises(CannotRun, match="^it does not start: this model is of no known kind$"):
         engine.prepare(tmp_path / "unknown", 1)
     engine.close()
 
@@ -223,7 +225,7 @@ def test_folders_and_gguf_files_by_octavo_and_transformers(tmp_path: Path, golde
     options = ("--transformers", "--rounds", "2", "--threads", "1", "--workloads", "prefill,decode", "--json", file)
     done = smollm2.run_python(PROGRAM, "--vllm-python", "/bin/false", *options, *models, PATH="")
     assert done.returncode == 0, done.stderr
-    assert "tiny-llama without vLLM: vLLM does not start: it ended with status 1" in done.stderr
+    assert "tiny-llama without vLLM: it does not start: it ended with status 1" in done.stderr
     assert "vLLM" not in done.stdout  # not a column without a figure
     data = json.loads(file.read_text())
     rows = [(row["model"], row["workload"]["name"], list(row["left_out"])) for row in data["rows"]]
@@ -236,11 +238,11 @@ def test_folders_and_gguf_files_by_octavo_and_transformers(tmp_path: Path, golde
 
 def test_engines_say_what_they_cannot_read(tmp_path: Path) -> None:
     for engine in (Vllm(Path(sys.executable)), OpenVino(Path(sys.executable), 8, tmp_path)):
-        with pytest.raises(CannotRun, match=f"{engine.name} reads folders"):
+        with pytest.raises(CannotRun, match="it reads folders in Hugging Face layout only"):
             engine.prepare(smollm2.path(), 1)
     for program in ("llama-bench", "llama-batched-bench"):
         (tmp_path / program).touch(mode=0o755)
-    with pytest.raises(CannotRun, match="llama.cpp reads GGUF files only"):
+    with pytest.raises(CannotRun, match="it reads GGUF files only"):
         LlamaCpp(tmp_path).prepare(tmp_path, 1)
 
 
