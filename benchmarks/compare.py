@@ -29,6 +29,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -226,6 +227,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the engines, as Ctrl-C does
     try:
         compare(arguments)
     except CompareError as error:

@@ -178,6 +178,25 @@ def test_a_worker_is_stopped_between_samples_and_ended_with_its_children(tmp_pat
     assert soon(lambda: all(state_of(process) in "XZ" for process in processes))
 
 
+def test_a_worker_does_not_outlive_a_terminated_comparison(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+sys.path[:0] = [{str(PROGRAM.parent)!r}, {str(Path(__file__).parent)!r}]
+from pathlib import Path
+import compare
+from test_compare import FakeWorker, Fixed
+class Terminating(Fixed):
+    def sample(self, *_):
+        os.kill(os.getpid(), signal.SIGTERM)
+compare.chosen_engines = lambda *_: [FakeWorker(Path({str(tmp_path)!r})), Terminating("t", [], [])]
+sys.argv = ["compare.py", {str(tmp_path)!r}, "--transformers"]
+sys.exit(compare.main())
+"""
+    assert smollm2.run_python("-c", script).returncode == 130
+    processes = asked(tmp_path)[-1][:2]
+    assert soon(lambda: all(state_of(process) in "XZ" for process in processes))
+
+
 def test_a_worker_does_not_outlive_a_killed_comparison(tmp_path: Path) -> None:
     script = f"""
 import os, signal, sys
