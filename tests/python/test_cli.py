@@ -58,17 +58,17 @@ def test_version() -> None:
 
 def test_help() -> None:
     text = results("--help")
-    for word in ("chat", "generate", "info", "formats", "examples:", "pkg://"):
+    for word in ("chat", "generate", "bench", "info", "formats", "examples:", "pkg://"):
         assert word in text
 
 
-@pytest.mark.parametrize("command", ["chat", "generate", "info"])
+@pytest.mark.parametrize("command", ["chat", "generate", "bench", "info"])
 def test_help_of_a_command(command: str) -> None:
     text = results(command, "--help")
     assert f"octavo {command} " in text and "examples:" in text
     missing = [field.name for field in fields(EngineArgs) if f"--{field.name.replace('_', '-')}" not in text]
     assert not missing
-    assert ("--temperature" in text) == (command != "info")
+    assert ("--temperature" in text) == (command in ("chat", "generate"))
 
 
 def test_formats() -> None:

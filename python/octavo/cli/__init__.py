@@ -12,6 +12,7 @@ _COMMANDS = {
     "chat": "talk with a model",
     "generate": "complete prompts",
     "quantize": "make a checkpoint smaller, by additive quantisation (AQLM)",
+    "bench": "latency and throughput of a model, over numbers of requests and lengths",
     "info": "what a model file holds and needs; without a model, what a bug report needs",
     "formats": "the weight formats and which instruction sets have kernels of their own for each",
 }

@@ -1,0 +1,1 @@
+"""The engines that compare.py runs, each in processes of its own."""
