@@ -75,7 +75,12 @@ def _expert_config(reader: MetadataReader, n_layers: int) -> dict[str, Any]:
     if not reader.number("expert_count", 0):
         return {}
     n_experts = reader.count("expert_count")
-    dense = [layer for layer in range(n_layers) if f"blk.{layer}.ffn_gate_inp.weight" not in reader.file.tensors]
+    routers = {layer: reader.file.tensors.get(f"blk.{layer}.ffn_gate_inp.weight") for layer in range(n_layers)}
+    dense = [layer for layer, router in routers.items() if router is None]
+    rows = {router.shape[0] for router in routers.values() if router is not None}
+    if rows != {n_experts}:
+        found = f"claims {n_experts} experts, but its routers have {sorted(rows)} rows"
+        raise ModelError(f"{reader.file.path} {found}; download it again.")
     return {
         "num_experts": n_experts,
         "num_local_experts": n_experts,
