@@ -18,10 +18,13 @@ from octavo.errors import InvalidInputError, InvalidTypeError
 
 T = TypeVar("T")
 
+_repr = reprlib.Repr()
+_repr.maxstring = 80  # characters; metadata keys and names of tensors are shorter
+
 
 def shown(value: object) -> str:
     """`repr(value)`, cut to a length that fits an error message."""
-    return reprlib.repr(value)
+    return _repr.repr(value)
 
 
 def plain(value: object) -> object:

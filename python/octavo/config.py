@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from octavo.checks import shown
 from octavo.errors import ModelError
 from octavo.pooling.config import PoolerConfig as PoolerConfig  # where scripts look for it
 from octavo.rope_parameters import canonical_rope
@@ -151,7 +152,7 @@ def _dtype(config: dict[str, Any]) -> str | None:
     if dtype is None:
         dtype = config.get("torch_dtype")
     if dtype is not None and not isinstance(dtype, str):
-        raise ModelError(f"config.json gives {dtype!r} for dtype, where a name such as 'bfloat16' was expected.")
+        raise ModelError(f"config.json gives {shown(dtype)} for dtype, where a name such as 'bfloat16' was expected.")
     return dtype.removeprefix("torch.") if dtype else None
 
 
@@ -160,13 +161,14 @@ def _check_sizes(config: dict[str, Any]) -> None:
         value = config.get(name)
         if value is not None and (type(value) is not int or not 0 < value < 2**31):
             raise ModelError(
-                f"config.json gives {value!r} for {name}, where a positive integer was expected; fetch the file again."
+                f"config.json gives {shown(value)} for {name}, where a positive integer was expected; fetch the file "
+                "again."
             )
     for name in _NUMBERS:
         value = config.get(name)
         if value is not None and (type(value) not in (int, float) or not 0 <= value < 1):
             raise ModelError(
-                f"config.json gives {value!r} for {name}, where a small number was expected; fetch the file again."
+                f"config.json gives {shown(value)} for {name}, where a small number was expected; fetch the file again."
             )
 
 

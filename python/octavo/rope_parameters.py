@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from octavo.checks import shown
 from octavo.errors import ModelError
 
 # rope_type -> what it cannot do without. "freq_factors" (from a GGUF) stands in for all of them.
@@ -111,7 +112,7 @@ def _fill_lengths(rope: dict[str, Any], config: dict[str, Any]) -> None:
 def _check(rope: dict[str, Any]) -> None:
     kind = rope["rope_type"]
     if not isinstance(kind, str) or kind not in ROPE_TYPES:
-        raise ModelError(f"config.json asks for RoPE of type {kind!r}; octavo knows {', '.join(ROPE_TYPES)}.")
+        raise ModelError(f"config.json asks for RoPE of type {shown(kind)}; octavo knows {', '.join(ROPE_TYPES)}.")
     required = () if "freq_factors" in rope else ROPE_TYPES[kind]
     given = (key for key in _OPTIONAL if rope.get(key) is not None)
     for key in ("rope_theta", *required, *given):
@@ -119,8 +120,8 @@ def _check(rope: dict[str, Any]) -> None:
         if not (_is_positive_list(value) if key in _LISTS else _is_positive(value)):
             expected = "a list of positive numbers" if key in _LISTS else "a positive number"
             raise ModelError(
-                f"config.json gives {value!r} for {key} of RoPE type {kind!r}, where {expected} was expected; fetch "
-                "the file again."
+                f"config.json gives {shown(value)} for {key} of RoPE type {shown(kind)}, where {expected} was "
+                "expected; fetch the file again."
             )
 
 

@@ -92,6 +92,7 @@ def test_refusal_is_the_templates_own_sentence() -> None:
         render_chat(TEMPLATES["google-gemma-2-2b-it"], [SYSTEM, *USER], bos_token="<bos>")
 
 
+LAUGHS = "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}"
 HOSTILE = [
     "{{ ''.__class__.__mro__ }}",
     "{{ cycler.__init__.__globals__ }}",
@@ -108,6 +109,39 @@ HOSTILE = [
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
     "{% macro f() %}{% endmacro %}{% for i in range(99999) %}{{ f() }}{{ f() }}{{ f() }}{% endfor %}",
+    "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    f"{LAUGHS}{{{{ ns.x }}}}",
+    f"{LAUGHS}{{{{ ns.x | tojson }}}}",
+    f"{LAUGHS}{{{{ ns.x | string }}}}",
+    f"{LAUGHS}{{{{ ns.x ~ '' }}}}",
+    f"{LAUGHS}{{{{ '%s' % ns.x }}}}",
+    f"{LAUGHS}{{{{ '{{}}'.format(ns.x) }}}}",
+    "{% set x = 'a' * 900000 %}{% for i in range(90000) %}{{ x }}{% endfor %}",
+    "{% set ns = namespace(x=[]) %}{% set s = 'a' * 900000 %}"
+    "{% for i in range(9000) %}{% set ns.x = ns.x + [s[1:]] %}{% endfor %}",
+    "{% set x = 'a' * 900000 %}{{ x.replace('a', x) }}",
+    "{% set x = 'a' * 900000 %}{{ x | replace('a', x) }}",
+    "{% set x = 'a' * 900000 %}{{ x.join([x] * 90000) }}",
+    "{{ (['a' * 900000] * 90000) | join }}",
+    "{{ (['a' * 900000] * 90000) | map('upper') | list }}",
+    "{{ 'a'.ljust(10**10) }}",
+    "{{ 'a'.zfill(9000000000) }}",
+    "{{ '\\t'.expandtabs(9000000000) }}",
+    "{{ 'a' | center(9000000000) }}",
+    "{{ 'a\\nb' | indent(9000000000) }}",
+    "{{ [1] | tojson(indent=9000000000) }}",
+    "{{ [1] | batch(9000000000, 'x') | list }}",
+    "{{ [1] | slice(9000000000) | list }}",
+    "{{ '%9000000000d' % 1 }}",
+    "{{ '%*d' % (9000000000, 1) }}",
+    "{{ '%9000000000d' | format(1) }}",
+    "{{ '{:9000000000}'.format(1) }}",
+    "{{ '{:{}}'.format(1, 9000000000) }}",
+    "{{ strftime_now('%9000000000d') }}",
+    "{{ " + "(" * 100_000,
+    "a" * (2 << 20),
     "{% if %}",
     "{{ 1 / 0 }}",
     "{{ undefined.attribute }}",
@@ -116,11 +150,19 @@ HOSTILE = [
 
 @pytest.mark.parametrize("template", HOSTILE)
 def test_hostile_template_is_refused(template: str) -> None:
-    start = time.monotonic()
-    with pytest.raises(InvalidInputError, match="^The chat template "):
+    start = time.process_time()
+    with pytest.raises(InvalidInputError, match="^The chat template ") as caught:
         render_chat(template, USER)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 10
+    assert len(str(caught.value)) < 300
     assert render_chat(CHATML, USER)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_long_conversations_are_rendered(name: str) -> None:
+    messages = 400 * [{"role": "user", "content": 9999 * "x"}, {"role": "assistant", "content": 9999 * "y\n"}]
+    options = dict(add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
+    assert render_chat(TEMPLATES[name], messages, **options) == judge(TEMPLATES[name], messages, **options)
 
 
 def test_text_parts_are_joined() -> None:

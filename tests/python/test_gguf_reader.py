@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import tracemalloc
 from pathlib import Path
@@ -236,7 +237,9 @@ LLAMA: dict[str, Any] = {
 
 
 def config_of(
-    path: Path, metadata: dict[str, Any], tensors: tuple[str, ...] = ("token_embd.weight",)
+    path: Path,
+    metadata: dict[str, Any],
+    tensors: tuple[str, ...] = ("token_embd.weight",),
 ) -> dict[str, Any]:
     infos = [tensor_info(name, (8, 1), 0, 32 * i) for i, name in enumerate(tensors)]
     return hf_config(GGUFFile(write(path, gguf(metadata, infos, bytes(32 * len(tensors))))))
@@ -288,14 +291,19 @@ def test_config_rope_scaling(tmp_path: Path) -> None:
         ({"llama.block_count": 1 << 30}, "claims 1073741824 layers"),
         ({"llama.attention.head_count": 0}, "no size"),
         ({"llama.embedding_length": "x"}, "holds no number"),
-        ({"llama.expert_count": 8}, "llama.expert_used_count"),
+        ({"llama.expert_count": 8}, "claims 8 experts, but its routers have [] rows"),
+        ({"llama.expert_count": 1, "llama.block_count": 2}, "llama.expert_used_count"),
+        ({"llama.attention.key_length": math.inf}, "holds inf as 'llama.attention.key_length', which is no size"),
+        ({"llama.pooling_type": math.inf}, "holds inf as 'llama.pooling_type'"),
+        ({"llama.rope.scaling.type": "longrope"}, "lacks the tensor 'rope_factors_long.weight'"),
+        ({"general.architecture": "x" * 9999}, "xxx...xxx"),
     ],
 )
 def test_wrong_config_is_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     metadata = {name: item for name, item in (LLAMA | changes).items() if item is not None}
     with pytest.raises(ModelError) as caught:
-        config_of(tmp_path / "m", metadata)
-    assert expected in str(caught.value)
+        config_of(tmp_path / "m", metadata, ("token_embd.weight", "blk.1.ffn_gate_inp.weight"))
+    assert expected in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_rows_equal_transformers() -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models
 
+from octavo.checks import shown
 from octavo.errors import ModelError
 from octavo.tokenizer import spm, wordpiece
 from octavo.tokenizer.end_tokens import end_token_ids
@@ -85,7 +86,9 @@ def parts_from_gguf(metadata: Mapping[str, Any], source: str) -> TokenizerParts:
     except (ModelError, MemoryError):
         raise
     except Exception as error:  # the tokenizers package raises nothing more specific
-        raise ModelError(f"{source} holds a damaged tokenizer ({error}); convert or download it again.") from None
+        raise ModelError(
+            f"{source} holds a damaged tokenizer ({shown(str(error))}); convert or download it again."
+        ) from None
     add_special_tokens(backend, vocabulary, _strip_right(metadata, vocabulary))
     _add_ends(backend, ends, kind.kind)
     special_ids = vocabulary.special_ids()
@@ -116,8 +119,8 @@ def _kind(reader: _Metadata) -> _Kind:
         return _KINDS[model]
     known = ", ".join(["gpt2", *_KINDS])
     raise ModelError(
-        f"{reader.source} holds a tokenizer of the kind {model!r}, while octavo knows {known}; give another with the"
-        " option tokenizer."
+        f"{reader.source} holds a tokenizer of the kind {shown(model)}, while octavo knows {known}; give another with"
+        " the option tokenizer."
     )
 
 
@@ -139,8 +142,8 @@ def _build_byte_level(reader: _Metadata, vocabulary: Vocabulary, unk_id: int | N
     scheme = PRE_TOKENIZERS.get(name)
     if scheme is None:
         raise ModelError(
-            f"{reader.source} cuts words by the unknown scheme {name!r}; give the model's own tokenizer with the option"
-            " tokenizer."
+            f"{reader.source} cuts words by the unknown scheme {shown(name)}; give the model's own tokenizer with the"
+            " option tokenizer."
         )
     merges = [tuple(merge.split(" ", 1)) for merge in reader.items("merges", (str,))]
     if not set(map(len, merges)) <= {2}:

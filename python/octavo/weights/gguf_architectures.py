@@ -65,7 +65,7 @@ _LAYER_NORM = "attention.layer_norm_epsilon"
 
 def _sliding(reader: MetadataReader) -> dict[str, Any]:
     """The window of sliding attention; 0 and no key mean none."""
-    return {"sliding_window": int(reader.number("attention.sliding_window", 0)) or None}
+    return {"sliding_window": reader.count("attention.sliding_window", 0, least=0) or None}
 
 
 def _gemma(reader: MetadataReader, largest: int) -> dict[str, Any]:

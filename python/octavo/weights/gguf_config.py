@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octavo.checks import shown
 from octavo.errors import ModelError
-from octavo.weights.gguf import GGUFFile, GGUFTensor
+from octavo.weights.gguf import GGUFFile
 from octavo.weights.gguf_architectures import ARCHITECTURES, Architecture
 from octavo.weights.gguf_metadata import MetadataReader
 
@@ -62,7 +63,7 @@ def hf_config(file: GGUFFile) -> dict[str, Any]:
         "max_position_embeddings": reader.count("context_length"),
         "vocab_size": _vocab_size(reader),
         "tie_word_embeddings": "output.weight" not in file.tensors,
-        "gguf_pooling": _POOLINGS.get(int(reader.number("pooling_type", 0))),
+        "gguf_pooling": _POOLINGS.get(reader.count("pooling_type", 0, least=0)),
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
         **architecture.extra(reader),
@@ -74,7 +75,12 @@ def _expert_config(reader: MetadataReader, n_layers: int) -> dict[str, Any]:
     if not reader.number("expert_count", 0):
         return {}
     n_experts = reader.count("expert_count")
-    dense = [layer for layer in range(n_layers) if f"blk.{layer}.ffn_gate_inp.weight" not in reader.file.tensors]
+    routers = {layer: reader.file.tensors.get(f"blk.{layer}.ffn_gate_inp.weight") for layer in range(n_layers)}
+    dense = [layer for layer, router in routers.items() if router is None]
+    rows = {router.shape[0] for router in routers.values() if router is not None}
+    if rows != {n_experts}:
+        found = f"claims {n_experts} experts, but its routers have {sorted(rows)} rows"
+        raise ModelError(f"{reader.file.path} {found}; download it again.")
     return {
         "num_experts": n_experts,
         "num_local_experts": n_experts,
@@ -143,7 +149,7 @@ def unpermute_rows(n_heads: int, head_dim: int) -> npt.NDArray[np.int64]:
 def _architecture(name: str, path: str) -> Architecture:
     if name not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise ModelError(f"{path} is of the architecture {name!r}, but octavo runs GGUF files of: {known}.")
+        raise ModelError(f"{path} is of the architecture {shown(name)}, but octavo runs GGUF files of: {known}.")
     return ARCHITECTURES[name]
 
 
@@ -180,12 +186,14 @@ def _rope_scaling(reader: MetadataReader) -> dict[str, Any] | None:
             scaling[hf_key] = reader.number(key)
     if kind == "longrope":
         del scaling["factor"]  # what max_position_embeddings makes of it
-        scaling |= {key: _floats(reader.file.tensors[name]) for key, name in _LONG_ROPE.items()}
+        scaling |= {key: _floats(reader.file, name) for key, name in _LONG_ROPE.items()}
     return scaling
 
 
-def _floats(tensor: GGUFTensor) -> list[float]:
-    if tensor.type_id != _F32:
-        raise ModelError(f"{tensor.name} is not stored as F32; download or convert the file again.")
+def _floats(file: GGUFFile, name: str) -> list[float]:
+    tensor = file.tensors.get(name)
+    if tensor is None or tensor.type_id != _F32:
+        found = "lacks" if tensor is None else "does not store as F32"
+        raise ModelError(f"{file.path} {found} the tensor {name!r}; download or convert it again.")
     values: list[float] = np.frombuffer(tensor.data, np.float32).tolist()
     return values

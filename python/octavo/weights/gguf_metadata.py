@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from octavo.checks import shown
 from octavo.errors import ModelError
 from octavo.weights.gguf import GGUFFile
 
@@ -30,19 +31,19 @@ class MetadataReader:
     def number(self, key: str, default: float | None = None) -> float:
         """The number at ``{architecture}.{key}``; without a default the key must be there."""
         full_key = f"{self.name}.{key}"
-        value = self.file.metadata.get(full_key, default)
+        value, where = self.file.metadata.get(full_key, default), f"the metadata key {shown(full_key)}"
         if value is None:
-            raise ModelError(f"{self.file.path} lacks the metadata key {full_key!r}; download or convert it again.")
+            raise ModelError(f"{self.file.path} lacks {where}; download or convert it again.")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ModelError(f"{self.file.path} holds no number at the metadata key {full_key!r}; convert it again.")
+            raise ModelError(f"{self.file.path} holds no number at {where}; convert it again.")
         return _shortest(value) if isinstance(value, float) else value
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """The size at ``{architecture}.{key}``, at least 1."""
+    def count(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """The size at ``{architecture}.{key}``, no less than ``least``."""
         value = self.number(key, default)
-        if not isinstance(value, int) or not 0 < value <= _MAX_COUNT:
+        if not isinstance(value, int) or not least <= value <= _MAX_COUNT:
             raise ModelError(
-                f"{self.file.path} holds {value} as '{self.name}.{key}', which is no size; download it again."
+                f"{self.file.path} holds {value} as {shown(f'{self.name}.{key}')}, which is no size; download it again."
             )
         return value
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo import _core
+from octavo.checks import shown
 from octavo.errors import ModelError
 from octavo.nn.trace import Part
 from octavo.weights import aqlm
@@ -138,9 +139,9 @@ class WeightLoader:
         patterns = [re.compile(pattern) for pattern in ignored]
         left = [name for name in self._checkpoint.unused() if not any(p.fullmatch(name) for p in patterns)]
         if left:
-            shown = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
+            names = ", ".join(map(shown, left[:4])) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
             raise ModelError(
-                f"{self._checkpoint.origin} holds tensors that this architecture has no use for ({shown}); its config "
+                f"{self._checkpoint.origin} holds tensors that this architecture has no use for ({names}); its config "
                 "and its weights do not belong together."
             )
 

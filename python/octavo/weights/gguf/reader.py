@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from octavo import _core
+from octavo.checks import shown
 from octavo.errors import ModelError
 from octavo.weights.gguf.types import GGML_TYPES
 
@@ -128,7 +129,7 @@ class _HeaderParser:
         for _ in range(n_keys):
             key = self._read_name("metadata key")
             if key in metadata:
-                self._fail(f"holds the metadata key {key!r} twice")
+                self._fail(f"holds the metadata key {shown(key)} twice")
             metadata[key] = self._read_value(key)
         alignment = self._alignment(metadata)
         infos = [self._read_tensor_info() for _ in range(n_tensors)]
@@ -136,9 +137,9 @@ class _HeaderParser:
         with memoryview(self._data) as whole:
             for name, type_id, shape, offset in infos:
                 if name in tensors:
-                    self._fail(f"holds the tensor {name!r} twice")
+                    self._fail(f"holds the tensor {shown(name)} twice")
                 if offset % alignment:
-                    self._fail(f"puts the tensor {name!r} at an offset that is no multiple of {alignment}")
+                    self._fail(f"puts the tensor {shown(name)} at an offset that is no multiple of {alignment}")
                 tensors[name] = self._map_tensor(whole, name, type_id, shape, data_start + offset)
         self._check_overlaps(tensors)
 
@@ -187,7 +188,7 @@ class _HeaderParser:
             self._fail(f"has a {what} that is not UTF-8")
 
     def _read_value(self, key: str) -> Any:
-        what = f"the value of {key!r}"
+        what = f"the value of {shown(key)}"
         type_id = self._read_u32(what)
         if type_id == _TYPE_STRING:
             return self._read_string(what).decode("utf-8", "replace")
@@ -196,7 +197,7 @@ class _HeaderParser:
         item_type = self._read_u32(what)
         count = self._read_u64(what)
         if count > _MAX_ARRAY:
-            self._fail(f"claims {count} elements for {key!r}, where at most {_MAX_ARRAY} are read")
+            self._fail(f"claims {count} elements for {shown(key)}, where at most {_MAX_ARRAY} are read")
         if item_type == _TYPE_STRING:
             return self._read_strings(count, what)
         return self._read_numbers(item_type, count, key, what)
@@ -204,7 +205,7 @@ class _HeaderParser:
     def _read_numbers(self, type_id: int, count: int, key: str, what: str) -> list[Any]:
         dtype = _SCALARS.get(type_id)
         if dtype is None:
-            self._fail(f"gives {key!r} the unknown type {type_id}")
+            self._fail(f"gives {shown(key)} the unknown type {type_id}")
         start = self._take(count * dtype.itemsize, what)
         if dtype.kind == "b":  # a byte other than 0 and 1 is no bool numpy could hold
             numbers = np.frombuffer(self._data, np.uint8, count, start) != 0
@@ -228,10 +229,10 @@ class _HeaderParser:
     def _read_tensor_info(self) -> tuple[str, int, tuple[int, ...], int]:
         """Returns (name, type_id, shape in numpy order, offset from the start of the data)."""
         name = self._read_name("tensor name")
-        what = f"the description of the tensor {name!r}"
+        what = f"the description of the tensor {shown(name)}"
         n_dims = self._read_u32(what)
         if not 1 <= n_dims <= _MAX_DIMS:
-            self._fail(f"gives the tensor {name!r} {n_dims} dimensions, where 1 to {_MAX_DIMS} are possible")
+            self._fail(f"gives the tensor {shown(name)} {n_dims} dimensions, where 1 to {_MAX_DIMS} are possible")
         shape = tuple(self._read_u64(what) for _ in range(n_dims))[::-1]
         type_id = self._read_u32(what)
         return name, type_id, shape, self._read_u64(what)
@@ -242,21 +243,21 @@ class _HeaderParser:
         """Checks that a tensor of this type and shape lies at ``offset`` of the file."""
         ggml_type = GGML_TYPES.get(type_id)
         if ggml_type is None:
-            self._fail(f"gives the tensor {name!r} the unknown type {type_id}")
+            self._fail(f"gives the tensor {shown(name)} the unknown type {type_id}")
         if 0 in shape:
-            self._fail(f"gives the tensor {name!r} the empty shape {shape}")
+            self._fail(f"gives the tensor {shown(name)} the empty shape {shape}")
         if shape[-1] % ggml_type.block_size:
             self._fail(
-                f"gives the tensor {name!r} rows of {shape[-1]} weights, which are no whole {ggml_type.name} blocks"
-                f" of {ggml_type.block_size}"
+                f"gives the tensor {shown(name)} rows of {shape[-1]} weights, which are no whole {ggml_type.name}"
+                f" blocks of {ggml_type.block_size}"
             )
         nbytes = math.prod(shape) // ggml_type.block_size * ggml_type.type_size
         if offset + nbytes > self._size:
-            self._fail(f"ends within the data of the tensor {name!r}")
+            self._fail(f"ends within the data of the tensor {shown(name)}")
         return GGUFTensor(name, type_id, shape, offset, nbytes, whole[offset : offset + nbytes])
 
     def _check_overlaps(self, tensors: dict[str, GGUFTensor]) -> None:
         by_offset = sorted(tensors.values(), key=lambda tensor: tensor.offset)
         for before, after in pairwise(by_offset):
             if before.offset + before.nbytes > after.offset:
-                self._fail(f"lets the tensors {before.name!r} and {after.name!r} overlap")
+                self._fail(f"lets the tensors {shown(before.name)} and {shown(after.name)} overlap")
