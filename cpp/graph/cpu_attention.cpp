@@ -61,7 +61,7 @@ void for_runs(const Batch& batch, int seq, F f) {
 }
 
 void store_all(const Step& step, const OpCall& call) {
-  Counter& counter = step.first_counter(call);
+  Counter& counter = *step.first_counters(call);
   int index = 0, mine = counter.take();
   for (int seq = 0; seq < step.batch->n_seqs(); ++seq)
     for_runs(*step.batch, seq, [&](const Run& run) {

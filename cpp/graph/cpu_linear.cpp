@@ -14,6 +14,7 @@ constexpr int kOwnRows = 2;     // up to so many, every thread norms its input i
 constexpr int kManyTokens = 8;  // from here chunks are kWideChunk strips
 constexpr int kWideChunk = 4, kNarrowChunk = 2;
 constexpr int kTokensToShare = 16;  // from so many for each thread, tables are made for all rows
+constexpr int kManyToShare = 64;    // from so many for each thread, it takes its own
 
 bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
 
@@ -174,8 +175,9 @@ ActTargets input_rows(const Step& step, const OpCall& call, const Worker& worker
   if (call.norm_before != nullptr) {
     const OpCall& norm = *call.norm_before;
     if (step.n_rows <= kOwnRows) return own_rows(step, norm, scratch);
-    for (int row; (row = step.first_counter(call).take()) < step.n_rows;)
+    for_rows(step.first_counters(call), worker, step.n_rows, [&](int row) {
       norm_row(step, norm, row, targets_of(step, norm.out, row), reinterpret_cast<float*>(scratch));
+    });
     worker.barrier();
   }
   return targets_of(step, call.in, 0);
@@ -246,22 +248,27 @@ struct Cut {
   int token_parts;
 };
 
-// Where all parts look up in tables, threads share many tokens rather than the rows: each table is made once.
-Cut cut_of(const OpCall& call, int n_tokens, int n_threads) {
+// Threads share many tokens rather than the rows: what a thread writes is what it reads next, and tables are made once.
+// Weights that are unpacked first are shared by rows all the same, and so are those of several ranks.
+Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
+  const int n_threads = worker.n_threads;
   Cut cut{chunk_strips(activates(call) ? &call.out : nullptr, n_tokens), n_threads, 1};
-  const bool tables =
-      std::all_of(call.parts.begin(), call.parts.end(), [](const LinearPart& part) { return part.weight->by_table; });
+  const auto all = [&](auto is) { return std::all_of(call.parts.begin(), call.parts.end(), is); };
+  const bool tables = all([](const LinearPart& part) { return part.weight->by_table; });
   if (tables && n_tokens >= kTokensToShare * n_threads)
     cut = {cut.strips, 1, std::min(4 * n_threads, n_tokens / kTokensToShare)};
+  else if (panel_bytes(call) == 0 && worker.n_ranks == 1 && n_tokens >= kManyToShare * n_threads)
+    cut.token_parts = n_threads;
   if (call.epilogue == Epilogue::kGate) cut.strips = common_strips(call.parts, cut.strips, cut.n_threads);
   return cut;
 }
 
+// Of the rows, for each part of the tokens.
 int count_chunks(const OpCall& call, const Cut& cut) {
-  if (call.epilogue == Epilogue::kGate) return chunks_of(call.parts[0], cut.strips) * cut.token_parts;
+  if (call.epilogue == Epilogue::kGate) return chunks_of(call.parts[0], cut.strips);
   int n = 0;
   for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(part, cut.strips, cut.n_threads));
-  return n * cut.token_parts;
+  return n;
 }
 
 // Chunk c of all parts, one after the other; of ranks one after the other, each with its share of every part.
@@ -381,16 +388,17 @@ int64_t linear_scratch(const OpCall& call) {
 
 void linear(const Step& step, const OpCall& call, const Worker& worker) {
   const bool gated = call.epilogue == Epilogue::kGate;
-  const Cut cut = cut_of(call, step.n_rows, worker.n_threads);
+  const Cut cut = cut_of(call, step.n_rows, worker);
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
   uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes;
   const ActTargets in = input_rows(step, call, worker, own);
-  ChunkFeed feed(step.counters_of(call), worker, count_chunks(call, cut));
+  const int n_chunks = count_chunks(call, cut);
+  ChunkFeed feed(step.counters_of(call), worker, n_chunks * cut.token_parts);
   for (int next; (next = feed.take()) >= 0;) {
-    const int c = next / cut.token_parts;
-    const TokenRange tokens = TokenRange::part(step.n_rows, next % cut.token_parts, cut.token_parts);
+    const int c = next % n_chunks;
+    const TokenRange tokens = TokenRange::part(step.n_rows, next / n_chunks, cut.token_parts);
     // A gate and its `up` are one part: the same chunk of both.
     const Chunk chunk = gated ? open_chunk(step, call.parts[0], c * cut.strips, cut.strips, tokens, panel)
                               : find_chunk(step, call, c, cut, worker, tokens, panel);

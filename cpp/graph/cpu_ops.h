@@ -1,6 +1,7 @@
 // The CPU implementations of plan calls. Every thread runs each call; work is shared through its counter.
 #pragma once
 
+#include <algorithm>
 #include <array>
 
 #include "graph/plan.h"
@@ -20,6 +21,17 @@ void add(const Step&, const OpCall&, const Worker&);
 void linear(const Step&, const OpCall&, const Worker&);
 void rope_tables(const Step&, const OpCall&, const Worker&);
 void attention(const Step&, const OpCall&, const Worker&);
+
+// f(row) for all rows, shared so that a thread owns the same ones in every call, as far as it is not helped.
+template <class F>
+void for_rows(Counter* counters, const Worker& worker, int n_rows, F f) {
+  constexpr int kRowsPerChunk = 4;
+  ChunkFeed feed(counters, worker, (n_rows + kRowsPerChunk - 1) / kRowsPerChunk);
+  for (int chunk; (chunk = feed.take()) >= 0;) {
+    const int first = chunk * kRowsPerChunk;
+    for (int row = first; row < std::min(first + kRowsPerChunk, n_rows); ++row) f(row);
+  }
+}
 
 // Where one row, or the first of several, goes or lies in each activation format; null: not in this one.
 struct ActTarget {

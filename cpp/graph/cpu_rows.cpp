@@ -7,13 +7,9 @@
 namespace octavo::cpu {
 namespace {
 
-constexpr int kRowsPerChunk = 4;
-
 template <class F>
-void for_rows(const Step& step, const OpCall& call, F f) {
-  Counter& counter = *step.counters_of(call);
-  for (int first; (first = counter.take() * kRowsPerChunk) < step.n_rows;)
-    for (int row = first; row < std::min(first + kRowsPerChunk, step.n_rows); ++row) f(row);
+void for_rows(const Step& step, const OpCall& call, const Worker& worker, F f) {
+  cpu::for_rows(step.counters_of(call), worker, step.n_rows, f);
 }
 
 // left = x - what its quantised row says.
@@ -61,11 +57,11 @@ const float* rope_frequencies(float* scratch, const Rope& rope, int length) {
 
 }  // namespace
 
-void embed(const Step& step, const OpCall& call, const Worker&) {
+void embed(const Step& step, const OpCall& call, const Worker& worker) {
   const Weight& table = *call.weight;
   const Batch& batch = *step.batch;
   const size_t bytes = row_bytes(table.format, table.k);
-  for_rows(step, call, [&](int row) {
+  for_rows(step, call, worker, [&](int row) {
     float* out = step.floats(call.out, row);
     const float* given = call.source == EmbedSource::kTokens ? batch.embed(row) : nullptr;
     if (given != nullptr) {
@@ -78,8 +74,8 @@ void embed(const Step& step, const OpCall& call, const Worker&) {
   });
 }
 
-void gather(const Step& step, const OpCall& call, const Worker&) {
-  for_rows(step, call, [&](int row) {
+void gather(const Step& step, const OpCall& call, const Worker& worker) {
+  for_rows(step, call, worker, [&](int row) {
     const auto* source = reinterpret_cast<const uint8_t*>(step.hidden) + step.gather[row] * step.hidden_stride;
     std::copy_n(reinterpret_cast<const float*>(source), call.width, step.floats(call.out, row));
   });
@@ -109,35 +105,35 @@ void norm_row(const Step& step, const OpCall& call, int row, const ActTargets& t
 
 void norm(const Step& step, const OpCall& call, const Worker& worker) {
   auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
-  for_rows(step, call, [&](int row) { norm_row(step, call, row, targets_of(step, call.out, row), scratch); });
+  for_rows(step, call, worker, [&](int row) { norm_row(step, call, row, targets_of(step, call.out, row), scratch); });
 }
 
 void quantize(const Step& step, const OpCall& call, const Worker& worker) {
   auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
-  for_rows(step, call, [&](int row) {
+  for_rows(step, call, worker, [&](int row) {
     emit(step, targets_of(step, call.out, row), call.refined, step.floats(call.in, row), call.width, scratch);
   });
 }
 
-void activation(const Step& step, const OpCall& call, const Worker&) {
+void activation(const Step& step, const OpCall& call, const Worker& worker) {
   const auto f = step.kernels->activate[static_cast<size_t>(call.activation)];
-  for_rows(step, call, [&](int row) { f(step.floats(call.out, row), step.floats(call.in, row), call.width); });
+  for_rows(step, call, worker, [&](int row) { f(step.floats(call.out, row), step.floats(call.in, row), call.width); });
 }
 
-void scale(const Step& step, const OpCall& call, const Worker&) {
-  for_rows(step, call, [&](int row) {
+void scale(const Step& step, const OpCall& call, const Worker& worker) {
+  for_rows(step, call, worker, [&](int row) {
     step.kernels->scale(step.floats(call.out, row), step.floats(call.in, row), call.factor, call.width);
   });
 }
 
-void soft_cap(const Step& step, const OpCall& call, const Worker&) {
-  for_rows(step, call, [&](int row) {
+void soft_cap(const Step& step, const OpCall& call, const Worker& worker) {
+  for_rows(step, call, worker, [&](int row) {
     step.kernels->soft_cap(step.floats(call.out, row), step.floats(call.in, row), call.factor, call.width);
   });
 }
 
-void mul(const Step& step, const OpCall& call, const Worker&) {
-  for_rows(step, call, [&](int row) {
+void mul(const Step& step, const OpCall& call, const Worker& worker) {
+  for_rows(step, call, worker, [&](int row) {
     float* out = step.floats(call.out, row);
     const float *a = step.floats(call.in, row), *b = step.floats(call.second, row);
     if (call.broadcast)
@@ -147,8 +143,8 @@ void mul(const Step& step, const OpCall& call, const Worker&) {
   });
 }
 
-void add(const Step& step, const OpCall& call, const Worker&) {
-  for_rows(step, call, [&](int row) {
+void add(const Step& step, const OpCall& call, const Worker& worker) {
+  for_rows(step, call, worker, [&](int row) {
     step.kernels->add(step.floats(call.out, row), step.floats(call.in, row), step.floats(call.second, row), call.width);
   });
 }
@@ -159,7 +155,7 @@ void rope_tables(const Step& step, const OpCall& call, const Worker& worker) {
   const size_t half = rope.inv_freq.size();
   float* table = (*step.rope_tables)[static_cast<size_t>(call.rope_slot)].data();
   auto* scratch = reinterpret_cast<float*>(step.thread_scratch(worker));
-  for_rows(step, call, [&](int row) {
+  for_rows(step, call, worker, [&](int row) {
     const auto position = static_cast<float>(step.batch->positions[static_cast<size_t>(row)]);
     const float* frequencies = rope_frequencies(scratch, rope, step.batch->rope_length(row));
     float* cos = table + static_cast<size_t>(row) * 2 * half;

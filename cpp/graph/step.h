@@ -40,7 +40,7 @@ struct Batch {
   }
 };
 
-constexpr int counters_per_call(int n_threads) { return n_threads + 1; }
+constexpr int counters_per_call(int n_threads) { return 2 * n_threads; }
 
 struct Step {
   const KernelTable* kernels;
@@ -64,9 +64,9 @@ struct Step {
   float* floats(const ValueRows& rows, int64_t index) const {
     return row<float>(rows[static_cast<size_t>(ActFormat::kF32)], index);
   }
-  // A call's counters: one per thread for a ChunkFeed, or the first alone; and one for what comes before its barrier.
+  // A call's counters, one per thread for a ChunkFeed, or the first alone; and those for what comes before its barrier.
   Counter* counters_of(const OpCall& call) const { return counters + call.index * counters_per_call(n_threads); }
-  Counter& first_counter(const OpCall& call) const { return counters_of(call)[n_threads]; }
+  Counter* first_counters(const OpCall& call) const { return counters_of(call) + n_threads; }
   uint8_t* thread_scratch(const Worker& worker) const { return scratch + worker.id * plan->scratch_bytes; }
 };
 

@@ -26,22 +26,22 @@ constexpr int64_t distance_ahead(int64_t bytes) {
 // lines at every step of every tile. (The hardware's prefetchers stop at 4 KiB boundaries.)
 class ReadAhead {
  public:
-  // For the tile of tokens [token, token + n_tokens), which makes n_steps steps over the strip's `bytes` at `strip`.
-  ReadAhead(const LinearTask& task, int token, int n_tokens, const uint8_t* strip, int64_t bytes, int64_t n_steps) {
-    const uint8_t* next = strip + distance_ahead(bytes);
-    at_ = next + bytes * token / task.n_tokens;
-    end_ = next + bytes * (token + n_tokens) / task.n_tokens;
-    step_bytes_ = ((end_ - at_) / n_steps + 63) / 64 * 64;
-  }
+  // For the tiles of n_tokens, which make n_steps steps each over the `bytes` at `strips`.
+  ReadAhead(const uint8_t* strips, int64_t bytes, int n_steps, int n_tokens)
+      : at_(strips + distance_ahead(bytes)),
+        until_(at_),
+        end_(at_ + bytes),
+        token_bytes_(static_cast<int>(bytes) / (n_steps * n_tokens) + 1) {}
 
-  void step() {
-    const uint8_t* until = at_ + step_bytes_ < end_ ? at_ + step_bytes_ : end_;
-    for (; at_ < until; at_ += 64) __builtin_prefetch(at_);
+  void step(int n_tokens) {
+    until_ += n_tokens * token_bytes_;
+    if (until_ > end_) until_ = end_;
+    for (; at_ < until_; at_ += 64) __builtin_prefetch(at_);
   }
 
  private:
-  const uint8_t *at_, *end_;
-  int64_t step_bytes_;
+  const uint8_t *at_, *until_, *end_;
+  int token_bytes_;
 };
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace {
 constexpr int kPairsPerStep = 16;  // of reading ahead
 
 template <int kTokens, int kStrips>
-void bf16_tile(const LinearTask& task, int token, int strip) {
+void bf16_tile(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
   const int64_t strip_bytes = int64_t{(task.k + 1) / 2} * 64;
   const uint8_t* act = task.act + token * task.act_stride;
   const uint8_t* weights = task.weights + strip * strip_bytes;
@@ -20,9 +20,8 @@ void bf16_tile(const LinearTask& task, int token, int strip) {
   for (auto& row : acc)
     for (int s = 0; s < kStrips; ++s) row[s] = initial(task, (strip + s) * 16);
   const int n_pairs = (task.k + 1) / 2;
-  ReadAhead ahead(task, token, kTokens, weights, kStrips * strip_bytes, n_pairs / kPairsPerStep + 1);
   for (int first = 0; first < n_pairs; first += kPairsPerStep) {
-    ahead.step();
+    ahead.step(kTokens);
     const int end = first + kPairsPerStep < n_pairs ? first + kPairsPerStep : n_pairs;
     for (int pair = first; pair < end; ++pair)
       for (int s = 0; s < kStrips; ++s)
@@ -35,18 +34,22 @@ void bf16_tile(const LinearTask& task, int token, int strip) {
 }
 
 template <int kTokens, int kStrips>
-int bf16_tokens(const LinearTask& task, int token, int strip) {
-  for (; token + kTokens <= task.n_tokens; token += kTokens) bf16_tile<kTokens, kStrips>(task, token, strip);
+int bf16_tokens(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
+  for (; token + kTokens <= task.n_tokens; token += kTokens) bf16_tile<kTokens, kStrips>(task, token, strip, ahead);
   return token;
 }
 
 template <int kStrips>
 void bf16_strips(const LinearTask& task, int strip) {
-  int token = bf16_tokens<6, kStrips>(task, 0, strip);
-  token = bf16_tokens<4, kStrips>(task, token, strip);
-  token = bf16_tokens<3, kStrips>(task, token, strip);
-  token = bf16_tokens<2, kStrips>(task, token, strip);
-  bf16_tokens<1, kStrips>(task, token, strip);
+  const int n_pairs = (task.k + 1) / 2;
+  const int64_t strip_bytes = int64_t{n_pairs} * 64;
+  ReadAhead ahead(task.weights + strip * strip_bytes, kStrips * strip_bytes, n_pairs / kPairsPerStep + 1,
+                  task.n_tokens);
+  int token = bf16_tokens<6, kStrips>(task, 0, strip, ahead);
+  token = bf16_tokens<4, kStrips>(task, token, strip, ahead);
+  token = bf16_tokens<3, kStrips>(task, token, strip, ahead);
+  token = bf16_tokens<2, kStrips>(task, token, strip, ahead);
+  bf16_tokens<1, kStrips>(task, token, strip, ahead);
 }
 
 void linear_bf16_dot(const LinearTask& task) {

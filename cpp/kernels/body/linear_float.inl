@@ -86,7 +86,7 @@ struct Bf16Planes {
 constexpr int kColumnsPerStep = 32;  // of reading ahead
 
 template <class Planes, int kTokens, int kStrips>
-void float_tile(const LinearTask& task, int token, int strip) {
+void float_tile(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
   constexpr int kCols = kStrips * kVecs;
   const float* x[kTokens];
   FloatTile<kTokens, kCols> tile;
@@ -98,9 +98,8 @@ void float_tile(const LinearTask& task, int token, int strip) {
   }
   const int64_t bytes = Planes::strip_bytes(task.k);
   const uint8_t* weights = task.weights + strip * bytes;
-  ReadAhead ahead(task, token, kTokens, weights, kStrips * bytes, task.k / kColumnsPerStep + 1);
   for (int begin = 0; begin < task.k; begin += kColumnsPerStep) {
-    ahead.step();
+    ahead.step(kTokens);
     const int end = begin + kColumnsPerStep < task.k ? begin + kColumnsPerStep : task.k;
     Planes::template accumulate<kTokens, kCols>(tile, weights, x, task.k, begin, end);
   }
@@ -119,25 +118,39 @@ constexpr int kFloatStrips = kLanes == 16 ? 4 : 1;
 constexpr int kFewTokens = 2;
 constexpr int kFewStrips = kLanes == 16 ? 4 : 2;
 
+template <class Planes>
+ReadAhead read_ahead(const LinearTask& task, int strip, int n_strips) {
+  const int64_t bytes = Planes::strip_bytes(task.k);
+  return {task.weights + strip * bytes, n_strips * bytes, task.k / kColumnsPerStep + 1, task.n_tokens};
+}
+
 template <class Planes, int kTokens, int kStrips>
-int float_tokens(const LinearTask& task, int token, int strip) {
-  for (; token + kTokens <= task.n_tokens; token += kTokens) float_tile<Planes, kTokens, kStrips>(task, token, strip);
+int float_tokens(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
+  for (; token + kTokens <= task.n_tokens; token += kTokens)
+    float_tile<Planes, kTokens, kStrips>(task, token, strip, ahead);
   return token;
 }
 
 template <class Planes, int kStrips>
-void float_strips(const LinearTask& task, int first_token, int strip) {
-  int token = float_tokens<Planes, kFloatTokens, kStrips>(task, first_token, strip);
-  token = float_tokens<Planes, 4, kStrips>(task, token, strip);
-  token = float_tokens<Planes, 2, kStrips>(task, token, strip);
-  float_tokens<Planes, 1, kStrips>(task, token, strip);
+void float_strips(const LinearTask& task, int strip) {
+  ReadAhead ahead = read_ahead<Planes>(task, strip, kStrips);
+  int token = float_tokens<Planes, kFloatTokens, kStrips>(task, 0, strip, ahead);
+  token = float_tokens<Planes, 4, kStrips>(task, token, strip, ahead);
+  token = float_tokens<Planes, 2, kStrips>(task, token, strip, ahead);
+  float_tokens<Planes, 1, kStrips>(task, token, strip, ahead);
 }
 
 template <class Planes, int kTokens, int kStrips>
 void float_few(const LinearTask& task) {
   int strip = 0;
-  for (; strip + kStrips <= task.n_strips; strip += kStrips) float_tile<Planes, kTokens, kStrips>(task, 0, strip);
-  for (; strip < task.n_strips; ++strip) float_tile<Planes, kTokens, 1>(task, 0, strip);
+  for (; strip + kStrips <= task.n_strips; strip += kStrips) {
+    ReadAhead ahead = read_ahead<Planes>(task, strip, kStrips);
+    float_tile<Planes, kTokens, kStrips>(task, 0, strip, ahead);
+  }
+  for (; strip < task.n_strips; ++strip) {
+    ReadAhead ahead = read_ahead<Planes>(task, strip, 1);
+    float_tile<Planes, kTokens, 1>(task, 0, strip, ahead);
+  }
 }
 
 template <class Planes>
@@ -145,9 +158,8 @@ void linear_float(const LinearTask& task) {
   if (task.n_tokens == 1) return float_few<Planes, 1, 4>(task);
   if (task.n_tokens == kFewTokens) return float_few<Planes, kFewTokens, kFewStrips>(task);
   int strip = 0;
-  for (; strip + kFloatStrips <= task.n_strips; strip += kFloatStrips)
-    float_strips<Planes, kFloatStrips>(task, 0, strip);
-  for (; strip < task.n_strips; ++strip) float_strips<Planes, 1>(task, 0, strip);
+  for (; strip + kFloatStrips <= task.n_strips; strip += kFloatStrips) float_strips<Planes, kFloatStrips>(task, strip);
+  for (; strip < task.n_strips; ++strip) float_strips<Planes, 1>(task, strip);
 }
 
 }  // namespace

@@ -180,9 +180,16 @@ struct MXFP4Planes : Lookup<kE2M1Biased> {
   static Vf scale(const uint8_t* p) { return load_bf16(reinterpret_cast<const uint16_t*>(p)); }
 };
 
+// -kZero * sum in all lanes: what a zero point has added to the dots.
+template <int kZero>
+inline Vi minus_zero_points(const int32_t* sum) {
+  if constexpr (kZero == 0) return set1i(0);
+  return subi(set1i(0), shift_left<__builtin_ctz(kZero | 1 << 30)>(broadcast4(reinterpret_cast<const uint8_t*>(sum))));
+}
+
 // kTokens tokens by kStrips strips.
 template <class Planes, int kTokens, int kStrips>
-void q8x32_tile(const LinearTask& task, int token, int strip) {
+void q8x32_tile(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
   constexpr int kColumns = kStrips * kVecs;
   const int64_t groups = task.k / 32, strip_bytes = Planes::strip_bytes(groups);
   const Q8x32Layout layout(task.k);
@@ -200,14 +207,13 @@ void q8x32_tile(const LinearTask& task, int token, int strip) {
     OCTAVO_UNROLL
     for (int c = 0; c < kColumns; ++c) acc[t][c] = initial(task, strip * 16 + c * kLanes);
   }
-  ReadAhead ahead(task, token, kTokens, strips.first, kStrips * strip_bytes, groups);
   for (int64_t g = 0; g < groups; ++g) {
-    ahead.step();
+    ahead.step(kTokens);
     Dots<kTokens, kStrips> sums;
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       OCTAVO_UNROLL
-      for (Vi& sum : sums[t]) sum = Planes::kZero == 0 ? set1i(0) : set1i(-Planes::kZero * sum_act[t][g]);
+      for (Vi& sum : sums[t]) sum = minus_zero_points<Planes::kZero>(sum_act[t] + g);
     }
     Planes::template dot<kTokens, kStrips>(sums, strips, groups, g, act);
     OCTAVO_UNROLL
@@ -225,21 +231,27 @@ void q8x32_tile(const LinearTask& task, int token, int strip) {
     for (int t = 0; t < kTokens; ++t) act[t] += 32;
   }
   float* out = task.out + token * task.out_stride + strip * 16;
-  for (int t = 0; t < kTokens; ++t)
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    OCTAVO_UNROLL
     for (int c = 0; c < kColumns; ++c) store(out + t * task.out_stride + c * kLanes, acc[t][c]);
+  }
 }
 
 template <class Planes, int kTokens, int kStrips>
-int q8x32_tiles(const LinearTask& task, int token, int strip) {
-  for (; token + kTokens <= task.n_tokens; token += kTokens) q8x32_tile<Planes, kTokens, kStrips>(task, token, strip);
+int q8x32_tiles(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
+  for (; token + kTokens <= task.n_tokens; token += kTokens)
+    q8x32_tile<Planes, kTokens, kStrips>(task, token, strip, ahead);
   return token;
 }
 
 template <class Planes, int kStrips>
 void q8x32_tokens(const LinearTask& task, int strip) {
-  int token = q8x32_tiles<Planes, kQ8Tokens, kStrips>(task, 0, strip);
-  token = q8x32_tiles<Planes, 2, kStrips>(task, token, strip);
-  q8x32_tiles<Planes, 1, kStrips>(task, token, strip);
+  const int64_t strip_bytes = Planes::strip_bytes(task.k / 32);
+  ReadAhead ahead(task.weights + strip * strip_bytes, kStrips * strip_bytes, task.k / 32, task.n_tokens);
+  int token = q8x32_tiles<Planes, kQ8Tokens, kStrips>(task, 0, strip, ahead);
+  token = q8x32_tiles<Planes, 2, kStrips>(task, token, strip, ahead);
+  q8x32_tiles<Planes, 1, kStrips>(task, token, strip, ahead);
 }
 
 template <class Planes>
