@@ -41,11 +41,12 @@ struct Cancelled {};
 // Hands out chunk numbers 0, 1, 2, ... to whichever thread asks first.
 struct alignas(64) Counter {
   std::atomic<int> next{0};
-  int take() { return next.fetch_add(1, std::memory_order_relaxed); }
+  int take(int n = 1) { return next.fetch_add(n, std::memory_order_relaxed); }
 };
 
 // Chunks 0 .. n_chunks - 1 of one job. Each worker has a contiguous part and takes it in order, so that it reads on in
-// memory where it stopped; when that is done it helps the others, first those of its own rank. parts: one Counter per
+// memory where it stopped; when that is done it helps the others, first those of its own rank. An atomic operation
+// waits for all loads before it, so of its own part a worker takes half of what is left at once. parts: one Counter per
 // worker, all at zero.
 class ChunkFeed {
  public:
@@ -59,10 +60,13 @@ class ChunkFeed {
 
   // The next chunk, or -1 when none is left.
   int take() {
+    if (next_ < end_) return next_++;
     for (; n_done_ < n_threads_; ++n_done_) {
       const int owner = owner_after(n_done_);
-      const int chunk = begin(owner) + parts_[owner].take();
-      if (chunk < begin(owner + 1)) return chunk;
+      const int n = n_done_ == 0 ? std::max(1, left_of(owner) / 2) : 1;
+      next_ = begin(owner) + parts_[owner].take(n);
+      end_ = std::min(next_ + n, begin(owner + 1));
+      if (next_ < end_) return next_++;
     }
     return -1;
   }
@@ -71,13 +75,17 @@ class ChunkFeed {
   // Whose part comes after n others: the rank's, from the worker's own on, then those of the other ranks.
   int owner_after(int n) const { return n < size_ ? first_ + (id_ - first_ + n) % size_ : (first_ + n) % n_threads_; }
   int begin(int part) const { return static_cast<int>(int64_t{n_chunks_} * part / n_threads_); }
+  int left_of(int part) const {
+    return begin(part + 1) - begin(part) - parts_[part].next.load(std::memory_order_relaxed);
+  }
 
   Counter* parts_;
   int id_;
   int first_, size_;  // threads of the worker's rank
   int n_threads_;
   int n_chunks_;
-  int n_done_ = 0;  // parts found empty
+  int n_done_ = 0;          // parts found empty
+  int next_ = 0, end_ = 0;  // chunks that are taken
 };
 
 using Job = std::function<void(const Worker&)>;

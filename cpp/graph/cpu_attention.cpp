@@ -60,14 +60,13 @@ void for_runs(const Batch& batch, int seq, F f) {
   }
 }
 
-void store_all(const Step& step, const OpCall& call) {
-  Counter& counter = *step.first_counters(call);
-  int index = 0, mine = counter.take();
+// Each thread stores what it has probably made itself.
+void store_all(const Step& step, const OpCall& call, const Worker& worker) {
+  const TokenRange own = TokenRange::part(step.n_rows, worker.id, worker.n_threads);
   for (int seq = 0; seq < step.batch->n_seqs(); ++seq)
     for_runs(*step.batch, seq, [&](const Run& run) {
-      if (index++ != mine) return;
+      if (run.token < own.begin || run.token >= own.end) return;
       for (int head = 0; head < call.attention.n_kv_heads; ++head) store_run(step, call, run, head);
-      mine = counter.take();
     });
 }
 
@@ -88,13 +87,58 @@ struct AttendRange {
   int seq, head, first, n;
 };
 
+// The work of an attention call: ranges of queries, sequence by sequence, so that threads have tokens of their own.
+class AttendItems {
+ public:
+  AttendItems(const Batch& batch, int n_heads) : batch_(batch), n_heads_(n_heads) {}
+
+  int count() const {
+    int n = 0;
+    for (int seq = 0; seq < batch_.n_seqs(); ++seq) n += items_of(n_queries_of(batch_, seq)) * n_heads_;
+    return n;
+  }
+
+  // Later queries see more keys: the longest items of a sequence go first.
+  AttendRange at(int item) {
+    if (item < first_) seq_ = first_ = 0;
+    for (int n; item >= first_ + (n = items_of(n_queries_of(batch_, seq_)) * n_heads_); ++seq_) first_ += n;
+    const int n_queries = n_queries_of(batch_, seq_);
+    const int first = (items_of(n_queries) - 1 - (item - first_) / n_heads_) * kQueriesPerItem;
+    return {seq_, (item - first_) % n_heads_, first, std::min(kQueriesPerItem, n_queries - first)};
+  }
+
+ private:
+  const Batch& batch_;
+  int n_heads_;
+  int seq_ = 0, first_ = 0;  // a sequence and its first item
+};
+
+// Columns [column, column + width) of the rows of n tokens, which lie far apart.
+void fetch(const Step& step, const ValueRows& rows, int token, int n, int64_t column, int64_t width) {
+  for (int t = token; t < token + n; ++t)
+    for (int64_t i = 0; i < width; i += kCacheLine / 4) __builtin_prefetch(step.floats(rows, t) + column + i);
+}
+
+// Fetches the rows of the head after the range's, which is probably the thread's next.
+void fetch_next_head(const Step& step, const OpCall& call, const AttendRange& range, bool stores) {
+  const AttentionOp& op = call.attention;
+  const int head = range.head + 1;
+  if (head == op.n_kv_heads) return;
+  const int token = step.batch->query_start[static_cast<size_t>(range.seq)] + range.first;
+  const int64_t group = op.n_heads / op.n_kv_heads * int64_t{op.head_dim};
+  fetch(step, call.in, token, range.n, head * group, group);
+  if (!stores) return;
+  fetch(step, call.second, token, range.n, int64_t{head} * op.head_dim, op.head_dim);
+  fetch(step, call.third, token, range.n, int64_t{head} * op.head_dim, op.head_dim);
+}
+
 // The finished rows of one head in the formats that the consumers read.
-void emit_heads(const Step& step, const OpCall& call, int first_token, int n, int column, int width, uint8_t* stage) {
+void emit_heads(const Step& step, const OpCall& call, int first_token, int n, int column, int width) {
   if (!call.emits) return;
   ValueRows quantized = call.out;
   quantized[static_cast<size_t>(ActFormat::kF32)] = {};
   for (int token = first_token; token < first_token + n; ++token)
-    emit_segment(step, quantized, token, step.floats(call.out, token) + column, column, width, call.width, stage);
+    emit_segment(step, quantized, token, step.floats(call.out, token) + column, column, width, call.width);
 }
 
 void attend(const Step& step, const OpCall& call, const AttendRange& range, uint8_t* scratch) {
@@ -112,8 +156,7 @@ void attend(const Step& step, const OpCall& call, const AttendRange& range, uint
   const auto f32 = static_cast<size_t>(ActFormat::kF32);
   const float* bias =
       call.bias == nullptr ? nullptr : call.bias + range.head * group * relative_bias_width(call.bias_length);
-  uint8_t* stage = scratch + round_up(static_cast<size_t>(n_tiles) * sizeof(void*), 64);
-  auto* floats = reinterpret_cast<float*>(stage + emit_stage_bytes(group * op.head_dim));
+  auto* floats = reinterpret_cast<float*>(scratch + round_up(static_cast<size_t>(n_tiles) * sizeof(void*), 64));
   step.kernels->attention[static_cast<size_t>(slot.layout.type)]({
       .out = step.floats(call.out, start) + column,
       .q = step.floats(call.in, start) + column,
@@ -133,38 +176,31 @@ void attend(const Step& step, const OpCall& call, const AttendRange& range, uint
       .bias = bias,
       .bias_length = call.bias_length,
   });
-  emit_heads(step, call, start, range.n, static_cast<int>(column), group * op.head_dim, stage);
+  emit_heads(step, call, start, range.n, static_cast<int>(column), group * op.head_dim);
 }
 
 }  // namespace
 
 int64_t attention_scratch_bytes(const AttentionOp& op, int max_context) {
   const int64_t tiles = max_context / kKvTile + 2;
-  const int group = op.n_heads / op.n_kv_heads;
   return static_cast<int64_t>(round_up(static_cast<size_t>(tiles) * sizeof(void*), 64)) +
-         emit_stage_bytes(group * op.head_dim) + attention_scratch(op.head_dim) * 4;
+         attention_scratch(op.head_dim) * 4;
 }
 
 void attention(const Step& step, const OpCall& call, const Worker& worker) {
   const Batch& batch = *step.batch;
   const bool own = items_own_heads(batch);
   if (!own) {
-    store_all(step, call);
+    store_all(step, call, worker);
     worker.barrier();
   }
-  Counter& counter = *step.counters_of(call);
-  const int n_heads = call.attention.n_kv_heads;
-  int first_item = 0, item = counter.take();
-  // Later queries see more keys: the longest items of a sequence go first.
-  for (int seq = 0; seq < batch.n_seqs(); ++seq) {
-    const int n_queries = n_queries_of(batch, seq), ranges = items_of(n_queries);
-    for (; item < first_item + ranges * n_heads; item = counter.take()) {
-      const int first = (ranges - 1 - (item - first_item) / n_heads) * kQueriesPerItem;
-      const int head = (item - first_item) % n_heads;
-      if (own) for_runs(batch, seq, [&](const Run& run) { store_run(step, call, run, head); });
-      attend(step, call, {seq, head, first, std::min(kQueriesPerItem, n_queries - first)}, step.thread_scratch(worker));
-    }
-    first_item += ranges * n_heads;
+  AttendItems items(batch, call.attention.n_kv_heads);
+  ChunkFeed feed(step.counters_of(call), worker, items.count());
+  for (int item; (item = feed.take()) >= 0;) {
+    const AttendRange range = items.at(item);
+    fetch_next_head(step, call, range, own);
+    if (own) for_runs(batch, range.seq, [&](const Run& run) { store_run(step, call, run, range.head); });
+    attend(step, call, range, step.thread_scratch(worker));
   }
 }
 

@@ -193,6 +193,15 @@ void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const 
   add_bias(out, out_stride, step, chunk, n);
 }
 
+// Fetches the chunk's columns of n rows that are about to be written: the rows lie far apart, which the hardware does
+// not foresee.
+void fetch_for_writing(const Step& step, const Rows& rows, ActFormat format, int token, int n, const Chunk& chunk) {
+  const int value_bytes = format == ActFormat::kF32 ? 4 : format == ActFormat::kBF16 ? 2 : 1;
+  for (int t = token; t < token + n; ++t)
+    for (int at = 0; at < chunk.width() * value_bytes; at += static_cast<int>(kCacheLine))
+      __builtin_prefetch(step.row<uint8_t>(rows, t) + chunk.first() * value_bytes + at, 1);
+}
+
 void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
   const Rows& rows = chunk.part->out;
   const bool refined = call.refined && is_quantized(chunk.part->kernel.act);
@@ -200,6 +209,7 @@ void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, con
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
     const int n = std::min(chunk.token_tile(), chunk.tokens.end - token);
     const ActRows act = rows_from(in, chunk, token);
+    fetch_for_writing(step, rows, ActFormat::kF32, token, n, chunk);
     if (refined)
       multiply_refined(out, rows.stride / 4, act, step, chunk, n, tile);
     else
@@ -212,6 +222,7 @@ void residual_chunk(const Step& step, const OpCall& call, const ActTargets& in, 
   const int valid = std::min(width, static_cast<int>(chunk.part->weight->n) - first);
   for (int token = chunk.tokens.begin; token < chunk.tokens.end; token += chunk.token_tile()) {
     const int n = std::min(chunk.token_tile(), chunk.tokens.end - token);
+    fetch_for_writing(step, chunk.part->out, ActFormat::kF32, token, n, chunk);
     multiply(tile, width, rows_from(in, chunk, token), step, chunk, n);
     for (int t = 0; t < n; ++t)
       step.kernels->add(step.row<float>(chunk.part->out, token + t) + first,
@@ -225,9 +236,10 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
   const auto f = static_cast<size_t>(call.activation);
   const int width = gate.width(), valid = gate.valid();
   float *gates = tiles, *ups = tiles + kTileFloats;
-  auto* stage = reinterpret_cast<uint8_t*>(tiles + 2 * kTileFloats);
   for (int token = gate.tokens.begin; token < gate.tokens.end; token += gate.token_tile()) {
     const int n = std::min(gate.token_tile(), gate.tokens.end - token);
+    for (size_t f = 0; f < kActFormatCount; ++f)
+      if (call.out[f].offset >= 0) fetch_for_writing(step, call.out[f], ActFormat(f), token, n, gate);
     multiply(gates, width, rows_from(in, gate, token), step, gate, n);
     if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), step, *up, n);
     for (int t = 0; t < n; ++t) {
@@ -236,7 +248,7 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
         step.kernels->activate_mul[f](row, row, ups + t * width, valid);
       else
         step.kernels->activate[f](row, row, valid);
-      emit_row(step, call.out, token + t, row, gate, stage);
+      emit_row(step, call.out, token + t, row, gate);
     }
   }
 }
@@ -347,43 +359,18 @@ void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& st
   add_bias(out, out_stride, step, chunk, n);
 }
 
-void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width,
-                  uint8_t* stage) {
-  const auto put = [&](uint8_t* to, const uint8_t* from, int bytes) {
-    std::memcpy(to, from, static_cast<size_t>(bytes));
-  };
-  if (emits(out, ActFormat::kF32)) std::copy_n(x, n, step.floats(out, row) + first);
-  if (emits(out, ActFormat::kBF16)) step.kernels->quantize_act[1](step.row<uint8_t>(out[1], row) + first * 2, x, n);
-  if (emits(out, ActFormat::kQ8x32)) {
-    uint8_t* to = step.row<uint8_t>(out[2], row);
-    const Q8x32Layout whole(width), part(n);
-    const int groups = n / kActGroup, at = first / kActGroup * 4;
-    step.kernels->quantize_act[2](stage, x, n);
-    put(to + first, stage, n);
-    put(to + whole.d + at, stage + part.d, groups * 4);
-    put(to + whole.s + at, stage + part.s, groups * 4);
-    put(to + whole.sum + at, stage + part.sum, groups * 4);
-  }
-  if (emits(out, ActFormat::kQ8x256)) {
-    uint8_t* to = step.row<uint8_t>(out[3], row);
-    const Q8x256Layout whole(width), part(n);
-    step.kernels->quantize_act[3](stage, x, n);
-    put(to + first, stage, n);
-    put(to + whole.d + first / kActSuperGroup * 4, stage + part.d, n / kActSuperGroup * 4);
-    put(to + whole.sum + first / kActSumGroup * 2, stage + part.sum, n / kActSumGroup * 2);
-  }
+void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width) {
+  for (size_t f = 0; f < kActFormatCount; ++f)
+    if (out[f].offset >= 0) step.kernels->quantize_act[f](step.row<uint8_t>(out[f], row), x, first, n, width);
 }
 
-void emit_row(const Step& step, const ValueRows& out, int row, const float* x, const Chunk& chunk, uint8_t* stage) {
-  constexpr int kPiece = kMaxChunkStrips * kStrip;
-  for (int at = 0; at < chunk.valid(); at += kPiece)
-    emit_segment(step, out, row, x + at, chunk.first() + at, std::min(kPiece, chunk.valid() - at),
-                 static_cast<int>(chunk.part->weight->n), stage);
+void emit_row(const Step& step, const ValueRows& out, int row, const float* x, const Chunk& chunk) {
+  emit_segment(step, out, row, x, chunk.first(), chunk.valid(), static_cast<int>(chunk.part->weight->n));
 }
 
 int64_t linear_scratch(const OpCall& call) {
   const int64_t own = call.norm_before == nullptr ? 0 : own_rows_bytes(*call.norm_before);
-  return 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes + own;
+  return 2 * panel_bytes(call) + 2 * kTileFloats * 4 + own;
 }
 
 void linear(const Step& step, const OpCall& call, const Worker& worker) {
@@ -392,7 +379,7 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
-  uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4 + kStageBytes;
+  uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4;
   const ActTargets in = input_rows(step, call, worker, own);
   const int n_chunks = count_chunks(call, cut);
   ChunkFeed feed(step.counters_of(call), worker, n_chunks * cut.token_parts);

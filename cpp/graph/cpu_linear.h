@@ -13,9 +13,6 @@ inline constexpr int kTokenTile =
     48;  // the most at once: a multiple of the 4, 6 and 8 tokens that kernels take at once
 inline constexpr int kMaxChunkStrips = 16;  // 256 rows: one kQ8x256 group
 inline constexpr int64_t kTileFloats = int64_t{kTokenTile} * 1024;
-// Bytes in which emit_segment makes a quantised segment of n columns, any format.
-constexpr int64_t emit_stage_bytes(int64_t n) { return (n * 8 + 63) / 64 * 64; }
-inline constexpr int64_t kStageBytes = emit_stage_bytes(kMaxChunkStrips * kStrip);
 
 struct TokenRange {
   int begin, end;
@@ -76,9 +73,8 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);
 
 // Writes a chunk's columns of a row in every format of `out`.
-void emit_row(const Step& step, const ValueRows& out, int row, const float* x, const Chunk& chunk, uint8_t* stage);
+void emit_row(const Step& step, const ValueRows& out, int row, const float* x, const Chunk& chunk);
 // Writes columns [first, first + n) of a row of `width` columns in every format of `out`.
-void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width,
-                  uint8_t* stage);
+void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width);
 
 }  // namespace octavo::cpu

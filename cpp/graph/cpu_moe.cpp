@@ -144,7 +144,7 @@ int gate_up_strips(const MoeCall& moe, int strips, int n_threads) {
 }
 
 struct GateScratch {
-  uint8_t *gate_panel, *up_panel, *stage;
+  uint8_t *gate_panel, *up_panel;
   float *gates, *ups;
 };
 
@@ -154,7 +154,6 @@ GateScratch gate_scratch(uint8_t* at, const MoeCall& moe) {
   scratch.up_panel = at + largest_panel(moe.gate);
   scratch.gates = reinterpret_cast<float*>(scratch.up_panel + largest_panel(moe.up));
   scratch.ups = scratch.gates + kTileFloats;
-  scratch.stage = reinterpret_cast<uint8_t*>(scratch.ups + kTileFloats);
   return scratch;
 }
 
@@ -168,7 +167,7 @@ void gate_chunk(const Step& step, const MoeCall& moe, int a, const Chunk& gate, 
     for (int i = 0; i < n; ++i) {
       float* row = scratch.gates + i * width;
       step.kernels->activate_mul[static_cast<size_t>(moe.activation)](row, row, scratch.ups + i * width, gate.valid());
-      emit_row(step, moe.hidden, groups.begin[a] + first + i, row, gate, scratch.stage);
+      emit_row(step, moe.hidden, groups.begin[a] + first + i, row, gate);
     }
   });
 }
@@ -182,7 +181,7 @@ int64_t moe_group_bytes(const MoeOp& op, int max_tokens) {
 }
 
 int64_t moe_scratch(const MoeCall& moe) {
-  const int64_t gate_up = largest_panel(moe.gate) + largest_panel(moe.up) + 2 * kTileFloats * 4 + kStageBytes;
+  const int64_t gate_up = largest_panel(moe.gate) + largest_panel(moe.up) + 2 * kTileFloats * 4;
   return std::max(gate_up, largest_panel(moe.down));
 }
 

@@ -26,10 +26,10 @@ void subtract_quantized(float* left, const float* x, const uint8_t* row, ActForm
 void emit(const Step& step, const ActTargets& to, bool refined, const float* x, int n, float* scratch) {
   for (size_t f = 1; f < kActFormatCount; ++f) {
     if (to[f].first == nullptr) continue;
-    step.kernels->quantize_act[f](to[f].first, x, n);
+    step.kernels->quantize_act[f](to[f].first, x, 0, n, n);
     if (!refined || !is_quantized(static_cast<ActFormat>(f))) continue;
     subtract_quantized(scratch, x, to[f].first, static_cast<ActFormat>(f), n);
-    step.kernels->quantize_act[f](to[f].first + to[f].stride / 2, scratch, n);
+    step.kernels->quantize_act[f](to[f].first + to[f].stride / 2, scratch, 0, n, n);
   }
 }
 

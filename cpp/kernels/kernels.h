@@ -142,8 +142,9 @@ struct KernelTable {
   void (*rms_norm)(float* out, const float* x, const float* weight, int n, float eps);
   // out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias; bias may be null, out may be x.
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int n, float eps);
-  // Writes one row in the given format (see quant/activation.h); n a multiple of the format's group.
-  std::array<void (*)(uint8_t* row, const float* x, int n), kActFormatCount> quantize_act;
+  // Writes x as values [first, first + n) of a row of `width` in the given format (see quant/activation.h); all three
+  // are multiples of the format's group.
+  std::array<void (*)(uint8_t* row, const float* x, int first, int n, int width), kActFormatCount> quantize_act;
   void (*add)(float* out, const float* a, const float* b, int n);
   void (*mul)(float* out, const float* a, const float* b, int n);
   void (*scale)(float* out, const float* x, float factor, int n);

@@ -73,12 +73,18 @@ std::vector<float> as_converted(std::vector<float> x, ActFormat format, const Ke
 
 void check_row(ActFormat format, const std::vector<float>& x) {
   const PageEnd<float> input(x);
-  const auto bytes = static_cast<size_t>(act_row_bytes(format, static_cast<int64_t>(x.size())));
+  const auto n = static_cast<int>(x.size());
+  const auto bytes = static_cast<size_t>(act_row_bytes(format, n));
   const std::vector<uint8_t> blank(bytes + 64, 0xa5);
+  const auto f = static_cast<size_t>(format);
   for (const TestedTable& table : tested_tables()) {
     const std::vector<uint8_t> expected = defined_row(blank, format, as_converted(x, format, table.kernels));
     std::vector<uint8_t> row = blank;
-    table.kernels.quantize_act[static_cast<size_t>(format)](row.data(), input.data(), static_cast<int>(x.size()));
+    table.kernels.quantize_act[f](row.data(), input.data(), 0, n, n);
+    std::vector<uint8_t> in_parts = blank;
+    for (int first = 0; first < n; first += 256)
+      table.kernels.quantize_act[f](in_parts.data(), input.data() + first, first, std::min(256, n - first), n);
+    CHECK(in_parts == row);
     const auto differs = std::mismatch(row.begin(), row.end(), expected.begin());
     INFO(table.name, " format ", static_cast<int>(format), " n=", x.size(), " byte ", differs.first - row.begin());
     CHECK(differs.first == row.end());

@@ -106,7 +106,9 @@ void rope(float* x, const float* cos, const float* sin, int half) {
   }
 }
 
-void copy_f32(uint8_t* row, const float* x, int n) { __builtin_memcpy(row, x, sizeof(float) * static_cast<size_t>(n)); }
+void copy_f32(uint8_t* row, const float* x, int first, int n, int) {
+  __builtin_memcpy(row + int64_t{first} * 4, x, sizeof(float) * static_cast<size_t>(n));
+}
 
 // To bfloat16, nearest even, in the upper halves of the lanes; the lower ones hold anything.
 inline Vi round_bf16(Vf v) {
@@ -123,8 +125,8 @@ inline void store_bf16(uint16_t* p, Vf v) {
 #endif
 }
 
-void quantize_bf16(uint8_t* row, const float* x, int n) {
-  auto* out = reinterpret_cast<uint16_t*>(row);
+// An odd number of values is padded with zero.
+inline void round_row(uint16_t* out, const float* x, int n) {
   for_row(
       x, n, [&](int i, Vf v) { store_bf16(out + i, v); },
       [&](int i, Vf v, int lanes) {
@@ -133,6 +135,10 @@ void quantize_bf16(uint8_t* row, const float* x, int n) {
         __builtin_memcpy(out + i, last, sizeof(*last) * static_cast<size_t>(lanes));
       });
   if (n % 2 != 0) out[n] = 0;
+}
+
+void quantize_bf16(uint8_t* row, const float* x, int first, int n, int) {
+  round_row(reinterpret_cast<uint16_t*>(row) + first, x, n);
 }
 
 // q = round(x * inverse) for one group; returns the sum of q. |x * inverse| <= 127 by construction.
@@ -162,26 +168,26 @@ inline float quantize_factor(float amax) {
   return inverse <= __FLT_MAX__ ? inverse : 0;
 }
 
-void quantize_q8x32(uint8_t* row, const float* x, int n) {
-  const Q8x32Layout layout(n);
-  for (int g = 0; g < n / 32; ++g) {
-    const float amax = largest_magnitude(x + g * 32, 32);
+void quantize_q8x32(uint8_t* row, const float* x, int first, int n, int width) {
+  const Q8x32Layout layout(width);
+  for (int g = first / 32; g < (first + n) / 32; ++g, x += 32) {
+    const float amax = largest_magnitude(x, 32);
     const float d = amax / 127.0f;
-    const int sum = quantize_group(reinterpret_cast<int8_t*>(row) + g * 32, x + g * 32, 32, quantize_factor(amax));
+    const int sum = quantize_group(reinterpret_cast<int8_t*>(row) + g * 32, x, 32, quantize_factor(amax));
     reinterpret_cast<float*>(row + layout.d)[g] = d;
     reinterpret_cast<float*>(row + layout.s)[g] = d * static_cast<float>(sum);
     reinterpret_cast<int32_t*>(row + layout.sum)[g] = sum;
   }
 }
 
-void quantize_q8x256(uint8_t* row, const float* x, int n) {
-  const Q8x256Layout layout(n);
+void quantize_q8x256(uint8_t* row, const float* x, int first, int n, int width) {
+  const Q8x256Layout layout(width);
   auto* sums = reinterpret_cast<int16_t*>(row + layout.sum);
-  for (int g = 0; g < n / 256; ++g) {
-    const float amax = largest_magnitude(x + g * 256, 256);
+  for (int g = first / 256; g < (first + n) / 256; ++g) {
+    const float amax = largest_magnitude(x, 256);
     const float inverse = quantize_factor(amax);
-    for (int i = g * 256; i < (g + 1) * 256; i += 16)
-      sums[i / 16] = static_cast<int16_t>(quantize_group(reinterpret_cast<int8_t*>(row) + i, x + i, 16, inverse));
+    for (int i = g * 256; i < (g + 1) * 256; i += 16, x += 16)
+      sums[i / 16] = static_cast<int16_t>(quantize_group(reinterpret_cast<int8_t*>(row) + i, x, 16, inverse));
     reinterpret_cast<float*>(row + layout.d)[g] = amax / 127.0f;
   }
 }

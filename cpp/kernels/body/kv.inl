@@ -81,7 +81,7 @@ struct Bf16Kv : FloatQueries {
     uint32_t rounded[kAtOnce / 2];
     for (int first = 0; first < head_dim; first += kAtOnce) {
       const int n = head_dim - first < kAtOnce ? head_dim - first : kAtOnce;
-      quantize_bf16(reinterpret_cast<uint8_t*>(rounded), k + first, n);
+      round_row(reinterpret_cast<uint16_t*>(rounded), k + first, n);
       for (int i = 0; i < n / 2; ++i) pairs[(first / 2 + i) * kKvTile] = rounded[i];
     }
   }

@@ -12,9 +12,9 @@ struct Bf16DotKv : Bf16Kv {
   using Query = uint16_t;
 
   static const Query* query(float* scratch, const float* q, int head_dim) {
-    auto* rounded = reinterpret_cast<uint8_t*>(scratch);
-    quantize_bf16(rounded, q, head_dim);
-    return reinterpret_cast<const Query*>(rounded);
+    auto* rounded = reinterpret_cast<uint16_t*>(scratch);
+    round_row(rounded, q, head_dim);
+    return rounded;
   }
 
   template <int kRows>
