@@ -36,6 +36,13 @@ inline Floats abs_ps(Floats v) {
   return simde__m512_from_private(out);
 }
 
+template <int kOrder>
+inline Floats permute_ps(Floats v) {
+  FloatHalves out = simde__m512_to_private(v);
+  for (__m256& half : out.m256) half = _mm256_permute_ps(half, kOrder);
+  return simde__m512_from_private(out);
+}
+
 inline Ints cvtps_epi32(Floats v) {
   const FloatHalves in = simde__m512_to_private(v);
   IntHalves out;
@@ -191,6 +198,8 @@ inline __m128i cvtepi32_epi8(Ints v) {
 }  // namespace octavo
 
 #undef _mm512_abs_ps
+#undef _mm512_permute_ps
+#undef _mm512_shuffle_f32x4
 #undef _mm512_cvtps_epi32
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi16_epi32
@@ -209,6 +218,8 @@ inline __m128i cvtepi32_epi8(Ints v) {
 #undef _mm512_cvtneps_pbh
 #undef _mm512_cvtepi32_epi8
 #define _mm512_abs_ps(v) octavo::emulated::abs_ps(v)
+#define _mm512_permute_ps(v, order) octavo::emulated::permute_ps<order>(v)
+#define _mm512_shuffle_f32x4(a, b, order) simde_mm512_shuffle_f32x4(a, b, order)
 #define _mm512_cvtps_epi32(v) octavo::emulated::cvtps_epi32(v)
 #define _mm512_cvtepi32_ps(v) octavo::emulated::cvtepi32_ps(v)
 #define _mm512_cvtepi16_epi32(v) octavo::emulated::cvtepi16_epi32(v)

@@ -38,6 +38,18 @@ inline Vf bf16_odd(const uint16_t* p) {
   return odd;
 }
 
+#ifndef OCTAVO_SIMD_AVX512
+// reduce(v[r]) for each vector.
+template <int kRows>
+inline void reduce_add_each(float* out, const Vf (&v)[kRows]) {
+  for (int r = 0; r < kRows; ++r) out[r] = reduce_add(v[r]);
+}
+template <int kRows>
+inline void reduce_max_each(float* out, const Vf (&v)[kRows]) {
+  for (int r = 0; r < kRows; ++r) out[r] = reduce_max(v[r]);
+}
+#endif
+
 // e^x: 2^n * p(r) with a degree-6 polynomial on |r| <= ln2/2 (about 1 ulp). exp(0) is exactly 1 and
 // anything below -87.3, -inf included, exactly 0.
 inline Vf exp(Vf x) {

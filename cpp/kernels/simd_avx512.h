@@ -88,6 +88,35 @@ inline float reduce_max(Vf v) {
   return _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps(pairs, pairs, 1)));
 }
 
+// reduce(v[r]) for up to 8 vectors at once, by the same tree as for one: 256-bit halves, 128-bit halves, and so on.
+template <int kRows, class Op>
+inline void reduce_each(float* out, const Vf (&v)[kRows], Op op) {
+  const auto row = [&](int r) { return v[r < kRows ? r : kRows - 1]; };
+  const auto octets = [&](Vf a, Vf b) {
+    return op(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  };
+  const auto quads = [&](Vf ab, Vf cd) {
+    return op(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  };
+  const Vf first = quads(octets(row(0), row(1)), kRows > 2 ? octets(row(2), row(3)) : octets(row(0), row(1)));
+  Vf second = first;
+  if constexpr (kRows > 4) second = quads(octets(row(4), row(5)), octets(row(6), row(7)));
+  const __m512d low = _mm512_castps_pd(first), high = _mm512_castps_pd(second);
+  const Vf pairs = op(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)), _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+  const Vf sums = op(pairs, _mm512_permute_ps(pairs, 0xb1));
+  // Row r < 4 is at lane 4 r, row 4 + r at lane 4 r + 2.
+  const Vi order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  store_part(out, _mm512_permutexvar_ps(order, sums), kRows);
+}
+template <int kRows>
+inline void reduce_add_each(float* out, const Vf (&v)[kRows]) {
+  reduce_each<kRows>(out, v, [](Vf a, Vf b) { return add(a, b); });
+}
+template <int kRows>
+inline void reduce_max_each(float* out, const Vf (&v)[kRows]) {
+  reduce_each<kRows>(out, v, [](Vf a, Vf b) { return max(a, b); });
+}
+
 // kLanes pairs of bfloat16 (even, odd) as floats.
 inline void load_bf16_pairs(const uint16_t* p, Vf& even, Vf& odd) {
   const __m512i v = _mm512_loadu_si512(p);

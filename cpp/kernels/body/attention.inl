@@ -107,22 +107,33 @@ inline void finish_scores(Vf (&out)[kTileVectors], const float* scores, const At
   }
 }
 
-// Turns a row's raw scores into weights relative to its new maximum, which it sets; returns their sum.
-template <class Kv>
-float soften(float* scores, Softmax& state, const AttentionTask& task, const float* bias, int begin, int end) {
-  Vf s[kTileVectors];
-  finish_scores(s, scores, task, bias, begin, end);
-  Vf top = s[0];
-  for (int i = 1; i < kTileVectors; ++i) top = max(top, s[i]);
-  const float tile_max = reduce_max(top);
-  state.max = tile_max > state.max ? tile_max : state.max;
-  Vf sum = zero();
-  for (int i = 0; i < kTileVectors; ++i) {
-    const Vf p = exp(sub(s[i], set1(state.max)));
-    Kv::store_weights(scores, i * kLanes, p);
-    sum = add(sum, p);
+// Turns rows of raw scores into weights relative to their new maxima, which it sets; sums: of each row's weights.
+template <class Kv, int kRows>
+void soften(float (&scores)[kRows][kKvTile], float (&sums)[kRows], Softmax* states, const AttentionTask& task,
+            const float* const (&bias)[kRows], const int (&begins)[kRows], const int (&ends)[kRows]) {
+  Vf s[kRows][kTileVectors], tops[kRows], totals[kRows];
+  OCTAVO_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    finish_scores(s[r], scores[r], task, bias[r], begins[r], ends[r]);
+    tops[r] = s[r][0];
+    OCTAVO_UNROLL
+    for (int i = 1; i < kTileVectors; ++i) tops[r] = max(tops[r], s[r][i]);
   }
-  return reduce_add(sum);
+  float largest[kRows];
+  reduce_max_each<kRows>(largest, tops);
+  OCTAVO_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    states[r].max = largest[r] > states[r].max ? largest[r] : states[r].max;
+    const Vf top = set1(states[r].max);
+    totals[r] = zero();
+    OCTAVO_UNROLL
+    for (int i = 0; i < kTileVectors; ++i) {
+      const Vf p = exp(sub(s[r][i], top));
+      Kv::store_weights(scores[r], i * kLanes, p);
+      totals[r] = add(totals[r], p);
+    }
+  }
+  reduce_add_each<kRows>(sums, totals);
 }
 
 // states[r].out = states[r].out * shrink[r] + the weighed values of keys [first, n), in kCols vectors from `dim`.
@@ -160,18 +171,19 @@ template <class Kv, int kRows>
 void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const uint8_t* tile, int first_key) {
   alignas(64) float scores[kRows][kKvTile];
   float shrink[kFewLanes] = {}, sums[kRows];
-  int ends[kRows];
+  float before[kRows];
+  int begins[kRows], ends[kRows];
+  const float* bias[kRows];
   Softmax* states = rows.chunk + first;
   Kv::template score<kRows>(scores, tile, rows.q + first, task.head_dim);
   for (int r = 0; r < kRows; ++r) {
     const int row = first + r;
-    int begin;
-    visible(begin, ends[r], task, rows.position[row], first_key);
-    const float* bias = rows.bias[row] == nullptr ? nullptr : rows.bias[row] + first_key - rows.position[row];
-    const float before = states[r].max;
-    sums[r] = soften<Kv>(scores[r], states[r], task, bias, begin, ends[r]);
-    shrink[r] = before - states[r].max;
+    visible(begins[r], ends[r], task, rows.position[row], first_key);
+    bias[r] = rows.bias[row] == nullptr ? nullptr : rows.bias[row] + first_key - rows.position[row];
+    before[r] = states[r].max;
   }
+  soften<Kv, kRows>(scores, sums, states, task, bias, begins, ends);
+  for (int r = 0; r < kRows; ++r) shrink[r] = before[r] - states[r].max;
   exp_few(shrink, kRows);
   for (int r = 0; r < kRows; ++r) states[r].sum = states[r].sum * shrink[r] + sums[r];
   const uint8_t* values = tile + int64_t{kKvTile} * task.head_dim * Kv::kBytes;

@@ -168,16 +168,47 @@ inline float quantize_factor(float amax) {
   return inverse <= __FLT_MAX__ ? inverse : 0;
 }
 
+// kGroups groups of 32 from group g on.
+template <int kGroups>
+inline void quantize_groups(uint8_t* row, const float* x, int g, const Q8x32Layout& layout) {
+  auto* q = reinterpret_cast<int8_t*>(row) + g * 32;
+  auto* d = reinterpret_cast<float*>(row + layout.d) + g;
+  auto* s = reinterpret_cast<float*>(row + layout.s) + g;
+  auto* sum = reinterpret_cast<int32_t*>(row + layout.sum) + g;
+  Vf largest[kGroups], totals[kGroups];
+  OCTAVO_UNROLL
+  for (int i = 0; i < kGroups; ++i) {
+    largest[i] = zero();
+    for (int j = 0; j < 32; j += kLanes) largest[i] = max(largest[i], abs(load(x + i * 32 + j)));
+  }
+  float amax[kGroups], inverse[kGroups], sums[kGroups];
+  reduce_max_each<kGroups>(amax, largest);
+  for (int i = 0; i < kGroups; ++i) inverse[i] = quantize_factor(amax[i]);
+  OCTAVO_UNROLL
+  for (int i = 0; i < kGroups; ++i) {
+    Vi total = set1i(0);
+    for (int j = 0; j < 32; j += kLanes) {
+      const Vi v = round_to_int(mul(load(x + i * 32 + j), set1(inverse[i])));
+      total = addi(total, v);
+      store_bytes(q + i * 32 + j, v);
+    }
+    totals[i] = to_float(total);
+  }
+  reduce_add_each<kGroups>(sums, totals);  // integers below 2^12: exact
+  for (int i = 0; i < kGroups; ++i) {
+    d[i] = amax[i] / 127.0f;
+    s[i] = d[i] * sums[i];
+    sum[i] = static_cast<int32_t>(sums[i]);
+  }
+}
+
 void quantize_q8x32(uint8_t* row, const float* x, int first, int n, int width) {
   const Q8x32Layout layout(width);
-  for (int g = first / 32; g < (first + n) / 32; ++g, x += 32) {
-    const float amax = largest_magnitude(x, 32);
-    const float d = amax / 127.0f;
-    const int sum = quantize_group(reinterpret_cast<int8_t*>(row) + g * 32, x, 32, quantize_factor(amax));
-    reinterpret_cast<float*>(row + layout.d)[g] = d;
-    reinterpret_cast<float*>(row + layout.s)[g] = d * static_cast<float>(sum);
-    reinterpret_cast<int32_t*>(row + layout.sum)[g] = sum;
-  }
+  int g = first / 32;
+  const int end = (first + n) / 32;
+  for (; g + 8 <= end; g += 8, x += 8 * 32) quantize_groups<8>(row, x, g, layout);
+  for (; g + 2 <= end; g += 2, x += 2 * 32) quantize_groups<2>(row, x, g, layout);
+  for (; g < end; ++g, x += 32) quantize_groups<1>(row, x, g, layout);
 }
 
 void quantize_q8x256(uint8_t* row, const float* x, int first, int n, int width) {

@@ -8,8 +8,36 @@
 namespace octavo {
 namespace {
 
+// A number that the compiler knows.
+template <int kValue>
+struct Size {
+  static constexpr int value = kValue;
+};
+
 // What the chains of outputs row..row+kLanes start from.
 inline Vf initial(const LinearTask& task, int row) { return task.bias == nullptr ? zero() : load(task.bias + row); }
+
+// f(token, size) for tiles of all tokens, size a constant of kMost, 4, 2 or 1: as large as they can be, but rather two
+// of 4 than one of 6 and one of 2, which is hardly faster.
+template <int kMost, class F>
+inline void for_tiles(int n_tokens, F f) {
+  int token = 0;
+  for (int left; (left = n_tokens - token) > 0;) {
+    if (left >= kMost && left != 8) {
+      f(token, Size<kMost>());
+      token += kMost;
+    } else if (left >= 4) {
+      f(token, Size<4>());
+      token += 4;
+    } else if (left >= 2) {
+      f(token, Size<2>());
+      token += 2;
+    } else {
+      f(token, Size<1>());
+      token += 1;
+    }
+  }
+}
 
 // Bytes from one strip to the next of a format with to_integers.
 inline int64_t integer_strip_bytes(const LinearTask& task) {

@@ -33,23 +33,14 @@ void bf16_tile(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
     for (int s = 0; s < kStrips; ++s) store(task.out + (token + t) * task.out_stride + (strip + s) * 16, acc[t][s]);
 }
 
-template <int kTokens, int kStrips>
-int bf16_tokens(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
-  for (; token + kTokens <= task.n_tokens; token += kTokens) bf16_tile<kTokens, kStrips>(task, token, strip, ahead);
-  return token;
-}
-
 template <int kStrips>
 void bf16_strips(const LinearTask& task, int strip) {
   const int n_pairs = (task.k + 1) / 2;
   const int64_t strip_bytes = int64_t{n_pairs} * 64;
   ReadAhead ahead(task.weights + strip * strip_bytes, kStrips * strip_bytes, n_pairs / kPairsPerStep + 1,
                   task.n_tokens);
-  int token = bf16_tokens<6, kStrips>(task, 0, strip, ahead);
-  token = bf16_tokens<4, kStrips>(task, token, strip, ahead);
-  token = bf16_tokens<3, kStrips>(task, token, strip, ahead);
-  token = bf16_tokens<2, kStrips>(task, token, strip, ahead);
-  bf16_tokens<1, kStrips>(task, token, strip, ahead);
+  for_tiles<6>(task.n_tokens,
+               [&](int token, auto size) { bf16_tile<decltype(size)::value, kStrips>(task, token, strip, ahead); });
 }
 
 void linear_bf16_dot(const LinearTask& task) {

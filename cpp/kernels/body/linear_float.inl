@@ -124,20 +124,12 @@ ReadAhead read_ahead(const LinearTask& task, int strip, int n_strips) {
   return {task.weights + strip * bytes, n_strips * bytes, task.k / kColumnsPerStep + 1, task.n_tokens};
 }
 
-template <class Planes, int kTokens, int kStrips>
-int float_tokens(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
-  for (; token + kTokens <= task.n_tokens; token += kTokens)
-    float_tile<Planes, kTokens, kStrips>(task, token, strip, ahead);
-  return token;
-}
-
 template <class Planes, int kStrips>
 void float_strips(const LinearTask& task, int strip) {
   ReadAhead ahead = read_ahead<Planes>(task, strip, kStrips);
-  int token = float_tokens<Planes, kFloatTokens, kStrips>(task, 0, strip, ahead);
-  token = float_tokens<Planes, 4, kStrips>(task, token, strip, ahead);
-  token = float_tokens<Planes, 2, kStrips>(task, token, strip, ahead);
-  float_tokens<Planes, 1, kStrips>(task, token, strip, ahead);
+  for_tiles<kFloatTokens>(task.n_tokens, [&](int token, auto size) {
+    float_tile<Planes, decltype(size)::value, kStrips>(task, token, strip, ahead);
+  });
 }
 
 template <class Planes, int kTokens, int kStrips>

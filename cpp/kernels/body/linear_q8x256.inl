@@ -346,18 +346,11 @@ void q8x256_tile(const LinearTask& task, float* out, const Block& block, const S
   add_scaled<Planes, kTokens>(at, dots, sums, block, d_act);
 }
 
-template <class Planes, int kTokens, class Block, class Source>
-inline int q8x256_tiles(const LinearTask& task, float* out, const Block& block, const Source& source, int token) {
-  for (; token + kTokens <= task.n_tokens; token += kTokens)
-    q8x256_tile<Planes, kTokens>(task, out, block, source, token);
-  return token;
-}
-
 template <class Planes, class Block, class Source>
 inline void q8x256_tokens(const LinearTask& task, float* out, const Block& block, const Source& source) {
-  int token = q8x256_tiles<Planes, kQ8Tokens>(task, out, block, source, 0);
-  token = q8x256_tiles<Planes, 2>(task, out, block, source, token);
-  q8x256_tiles<Planes, 1>(task, out, block, source, token);
+  for_tiles<kQ8Tokens>(task.n_tokens, [&](int token, auto size) {
+    q8x256_tile<Planes, decltype(size)::value>(task, out, block, source, token);
+  });
 }
 
 inline void start_strip(const LinearTask& task, int s) {

@@ -238,20 +238,13 @@ void q8x32_tile(const LinearTask& task, int token, int strip, ReadAhead& ahead) 
   }
 }
 
-template <class Planes, int kTokens, int kStrips>
-int q8x32_tiles(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
-  for (; token + kTokens <= task.n_tokens; token += kTokens)
-    q8x32_tile<Planes, kTokens, kStrips>(task, token, strip, ahead);
-  return token;
-}
-
 template <class Planes, int kStrips>
 void q8x32_tokens(const LinearTask& task, int strip) {
   const int64_t strip_bytes = Planes::strip_bytes(task.k / 32);
   ReadAhead ahead(task.weights + strip * strip_bytes, kStrips * strip_bytes, task.k / 32, task.n_tokens);
-  int token = q8x32_tiles<Planes, kQ8Tokens, kStrips>(task, 0, strip, ahead);
-  token = q8x32_tiles<Planes, 2, kStrips>(task, token, strip, ahead);
-  q8x32_tiles<Planes, 1, kStrips>(task, token, strip, ahead);
+  for_tiles<kQ8Tokens>(task.n_tokens, [&](int token, auto size) {
+    q8x32_tile<Planes, decltype(size)::value, kStrips>(task, token, strip, ahead);
+  });
 }
 
 template <class Planes>
