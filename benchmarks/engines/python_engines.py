@@ -7,12 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from engines.base import CannotRun, CompareError, Workload, run_program
+from engines.base import CannotRun, CompareError, run_program
 from engines.worker import WorkerEngine
 
 
 class Octavo(WorkerEngine):
-    """The octavo that this Python imports, in a new process for every sample: nothing is left of the one before."""
+    """The octavo that this Python imports; what it cannot run is an error, as everything is compared with it."""
 
     name = "octavo"
     program = "octavo_worker.py"
@@ -21,18 +21,10 @@ class Octavo(WorkerEngine):
         super().__init__(sys.executable)
 
     def prepare(self, model: Path, n_threads: int) -> None:
-        pass
-
-    def sample(self, model: Path, workload: Workload, n_threads: int) -> float:
-        self._n_samples += 1
         try:
-            worker = self._start(model, n_threads)
-        except CompareError as error:
+            super().prepare(model, n_threads)
+        except CannotRun as error:
             raise CompareError(f"octavo does not start: {error}") from error
-        try:
-            return workload.counted / self._seconds(worker, workload, self._n_samples)
-        finally:
-            worker.close()
 
 
 class Transformers(WorkerEngine):
