@@ -164,7 +164,11 @@ inline void add_neighbours(int16_t* out, const void* in) {
 }
 
 // acc + a[0] * b[0] + a[1] * b[1]
+#ifdef OCTAVO_SIMD_VNNI
+inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return _mm512_dpwssd_epi32(acc, a, b); }
+#else
 inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return addi(acc, _mm512_madd_epi16(a, b)); }
+#endif
 
 // 16 where bit i of the kLanes * 4 bits at p is set, else 0, for byte i.
 inline Vi load_fifth_bits(const void* p) {

@@ -141,19 +141,15 @@ void quantize_bf16(uint8_t* row, const float* x, int first, int n, int) {
   round_row(reinterpret_cast<uint16_t*>(row) + first, x, n);
 }
 
-// q = round(x * inverse) for one group; returns the sum of q. |x * inverse| <= 127 by construction.
-inline int quantize_group(int8_t* q, const float* x, int n, float inverse) {
+// q = round(x * inverse) for n values; returns the sums of q by lanes. |x * inverse| <= 127 by construction.
+inline Vf quantize_values(int8_t* q, const float* x, int n, float inverse) {
   Vi total = set1i(0);
   for (int i = 0; i < n; i += kLanes) {
     const Vi v = round_to_int(mul(load(x + i), set1(inverse)));
     total = addi(total, v);
     store_bytes(q + i, v);
   }
-  int32_t lanes[kLanes];
-  storei(lanes, total);
-  int sum = 0;
-  for (int lane : lanes) sum += lane;
-  return sum;
+  return to_float(total);
 }
 
 inline float largest_magnitude(const float* x, int n) {
@@ -185,15 +181,7 @@ inline void quantize_groups(uint8_t* row, const float* x, int g, const Q8x32Layo
   reduce_max_each<kGroups>(amax, largest);
   for (int i = 0; i < kGroups; ++i) inverse[i] = quantize_factor(amax[i]);
   OCTAVO_UNROLL
-  for (int i = 0; i < kGroups; ++i) {
-    Vi total = set1i(0);
-    for (int j = 0; j < 32; j += kLanes) {
-      const Vi v = round_to_int(mul(load(x + i * 32 + j), set1(inverse[i])));
-      total = addi(total, v);
-      store_bytes(q + i * 32 + j, v);
-    }
-    totals[i] = to_float(total);
-  }
+  for (int i = 0; i < kGroups; ++i) totals[i] = quantize_values(q + i * 32, x + i * 32, 32, inverse[i]);
   reduce_add_each<kGroups>(sums, totals);  // integers below 2^12: exact
   for (int i = 0; i < kGroups; ++i) {
     d[i] = amax[i] / 127.0f;
@@ -217,8 +205,15 @@ void quantize_q8x256(uint8_t* row, const float* x, int first, int n, int width) 
   for (int g = first / 256; g < (first + n) / 256; ++g) {
     const float amax = largest_magnitude(x, 256);
     const float inverse = quantize_factor(amax);
-    for (int i = g * 256; i < (g + 1) * 256; i += 16, x += 16)
-      sums[i / 16] = static_cast<int16_t>(quantize_group(reinterpret_cast<int8_t*>(row) + i, x, 16, inverse));
+    for (int i = g * 256; i < (g + 1) * 256; i += 8 * 16, x += 8 * 16) {
+      Vf totals[8];
+      OCTAVO_UNROLL
+      for (int j = 0; j < 8; ++j)
+        totals[j] = quantize_values(reinterpret_cast<int8_t*>(row) + i + j * 16, x + j * 16, 16, inverse);
+      float each[8];
+      reduce_add_each<8>(each, totals);
+      for (int j = 0; j < 8; ++j) sums[i / 16 + j] = static_cast<int16_t>(each[j]);
+    }
     reinterpret_cast<float*>(row + layout.d)[g] = amax / 127.0f;
   }
 }
