@@ -15,12 +15,12 @@ class LlamaCpp(Engine):
     name = "llama.cpp"
 
     def __init__(self, folder: Path | None) -> None:
-        self.bench = self._find(folder, "llama-bench")
-        self.batched_bench = self._find(folder, "llama-batched-bench")
+        self.bench = self.find(folder, "llama-bench")
+        self.batched_bench = self.find(folder, "llama-batched-bench")
         self._version = ""
 
     @staticmethod
-    def _find(folder: Path | None, name: str) -> str:
+    def find(folder: Path | None, name: str) -> str:
         found = shutil.which(name, path=None if folder is None else str(folder))
         if found is None:
             place = "on the PATH" if folder is None else f"in {folder}"
