@@ -210,9 +210,10 @@ def _add_ends(backend: Tokenizer, ends: _Ends, kind: TokenizerKind) -> None:
 
 
 def _strip_right(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> frozenset[int]:
-    """Phi-3's control tokens swallow the spaces after them, which its GGUF files do not say."""
+    """The control tokens of Phi-3 and 3.5 swallow the spaces after them, which GGUF files do not say."""
     name = str(metadata.get("general.name", "")).lower()
-    if "phi-3" not in name and "phi3" not in name:
+    is_phi3 = metadata.get("general.architecture") == "phi3" and metadata.get(_PREFIX + "model") == "llama"
+    if not is_phi3 and "phi-3" not in name and "phi3" not in name:
         return frozenset()
     keep = {"<unk>", "<s>", "<|endoftext|>"}
     return frozenset(
