@@ -22,7 +22,8 @@ from octavo.tasks import trace_model
 from octavo.tokenizer.load import load_tokenizer, tokenizer_from_gguf
 from octavo.tokenizer.tokenizer import Tokenizer
 from octavo.weights.gguf import GGUFFile
-from octavo.weights.resolve import ModelFiles, resolve_model, resolve_tokenizer
+from octavo.weights.gguf_config import file_facts
+from octavo.weights.resolve import ModelFiles, resolve_config, resolve_model, resolve_tokenizer
 from octavo.weights.source import Checkpoint, open_checkpoint, read_config
 from octavo.weights.store import WeightLoader
 
@@ -90,7 +91,8 @@ def open_model(args: EngineArgs) -> OpenedModel:
     files = resolve_model(args.model, revision=args.revision, hf_token=args.hf_token, download_dir=args.download_dir)
     raw, gguf = read_config(files)
     if args.hf_config_path is not None:
-        raw = {**configs.load_config(resolve_tokenizer(args.hf_config_path)), **_gguf_facts(raw, gguf)}
+        folder = resolve_config(args.hf_config_path, hf_token=args.hf_token, download_dir=args.download_dir)
+        raw = {**configs.load_config(folder), **(file_facts(raw) if gguf is not None else {})}
     raw = args.override_config(raw)
     architecture = configs.check_architecture(raw, SUPPORTED_ARCHITECTURES)
     config = configs.normalize_config(raw, model_class(architecture).defaults)
@@ -111,11 +113,6 @@ def _check_kind(args: EngineArgs, files: ModelFiles, config: Mapping[str, Any]) 
     for name, asked, kind in wanted:
         if asked not in ("auto", kind):
             raise InvalidInputError(f"{name} is {asked!r}, but the weights of {args.model} are {kind}; leave it out.")
-
-
-def _gguf_facts(raw: Mapping[str, Any], gguf: GGUFFile | None) -> dict[str, Any]:
-    """What a GGUF knows better than a config.json from elsewhere: how its own tensors are laid out."""
-    return {key: raw[key] for key in ("tie_word_embeddings", "vocab_size")} if gguf is not None else {}
 
 
 def read_tokenizer(args: EngineArgs, files: ModelFiles, gguf: GGUFFile | None) -> Tokenizer:

@@ -81,7 +81,7 @@ def _common(config: Any, rules: Rules) -> dict[str, Any]:
         "rope.freq_base": rope.get("rope_theta"),
         "attention.key_length": getattr(config, "head_dim", None),
     }
-    if "factor" in rope:
+    if "factor" in rope and rope["rope_type"] != "llama3":  # which becomes a tensor
         values |= {"rope.scaling.type": rope["rope_type"], "rope.scaling.factor": rope["factor"]}
         values["rope.scaling.original_context_length"] = rope.get("original_max_position_embeddings")
     return {key: value for key, value in values.items() if value is not None}

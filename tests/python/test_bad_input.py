@@ -288,6 +288,13 @@ def test_gguf_metadata_that_does_not_fit(tiny: bytes, tmp_path: Path, key: str, 
     refused(lambda: load(path))
 
 
+def test_a_tokenizer_with_ids_past_the_vocabulary(tiny: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(tiny)
+    text = refused(lambda: LLM(path, tokenizer=smollm2.NAME, kv_cache_memory_bytes="8M"))
+    assert "The tokenizer has 49152 tokens but the model's vocabulary only 512" in text
+
+
 def test_an_architecture_that_octavo_does_not_know(tmp_path: Path) -> None:
     path = gguf_files.write(tmp_path / "a.gguf", gguf_files.gguf({"general.architecture": "mamba9"}))
     text = refused(lambda: LLM(str(path)))

@@ -8,6 +8,7 @@ import pytest
 from encoder_folders import make_encoder
 from family_folders import FamilySpec, make_model
 from gguf_writer import Rules, write_gguf
+from llama_folders import LLAMA3_ROPE
 from octavo import LLM
 from raw_runs import RAW_LOGITS, all_logits
 from reference import from_folder
@@ -23,6 +24,7 @@ LONG_ROPE = {
     "factor": 512 / 48,
 }
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+LLAMA3_ROPE = {**LLAMA3_ROPE, "original_max_position_embeddings": 48}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 GEMMA3_ROPE = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
@@ -58,10 +60,22 @@ def long_rope(config):
     return {f"rope_factors_{kind}.weight": values for kind, values in factors.items()}
 
 
+def frequency_factors(config):
+    """Llama 3.1's scaling as divisors of the frequencies."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
+    head_dim = config.hidden_size // config.num_attention_heads
+    base = config.rope_parameters["rope_theta"] ** -(np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    return {"rope_freqs.weight": (base / scaled).astype(np.float32)}
+
+
 LLAMA = Rules("llama", interleaved=True)
+LLAMA3 = Rules("llama", interleaved=True, tensors=frequency_factors)
 STABLELM = Rules("stablelm", layer_norms=True, metadata=stablelm)
 CASES = {
     "llama_yarn": (FamilySpec("LlamaForCausalLM", {**GQA, "rope_parameters": YARN}), LLAMA),
+    "llama3": (FamilySpec("LlamaForCausalLM", {**GQA, "rope_parameters": LLAMA3_ROPE}), LLAMA3),
     "llama_linear": (FamilySpec("LlamaForCausalLM", {**GQA, "attention_bias": True, "rope_parameters": LINEAR}), LLAMA),
     "qwen2": (FamilySpec("Qwen2ForCausalLM", GQA), Rules("qwen2")),
     "qwen2_tied": (FamilySpec("Qwen2ForCausalLM", {**GQA, "tie_word_embeddings": True}), Rules("qwen2")),
@@ -131,6 +145,21 @@ def test_logits(name, tmp_path):
     reference, path = from_folder(folder), write_gguf(tmp_path / "m.gguf", folder, rules)
     prompt = np.random.default_rng(1).integers(3, VOCAB, N_PROMPT).tolist()
     llm = LLM(path, dtype="float32", skip_tokenizer_init=True, kv_cache_memory_bytes="16M", **RAW_LOGITS)
+    assert np.abs(all_logits(llm, prompt) - reference.logits(prompt)).max() <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["llama3", "llama_linear", "phi3_longrope", "gemma3", "mistral"])
+def test_config_from_elsewhere(name, tmp_path):
+    """A config.json and nothing else; it may name another family with the same layout."""
+    mistral = FamilySpec("MistralForCausalLM", {**GQA, "sliding_window": WINDOW})
+    spec, rules = (mistral, LLAMA) if name == "mistral" else CASES[name]
+    folder = make_model(tmp_path / "hf", spec)
+    reference, path = from_folder(folder), write_gguf(tmp_path / "m.gguf", folder, rules)
+    (tmp_path / "config").mkdir()
+    (folder / "config.json").rename(tmp_path / "config" / "config.json")
+    prompt = np.random.default_rng(1).integers(3, VOCAB, N_PROMPT).tolist()
+    options = {"hf_config_path": str(tmp_path / "config"), "skip_tokenizer_init": True, **RAW_LOGITS}
+    llm = LLM(path, dtype="float32", kv_cache_memory_bytes="16M", **options)
     assert np.abs(all_logits(llm, prompt) - reference.logits(prompt)).max() <= 1e-3
 
 

@@ -30,15 +30,16 @@ def hf_config(file: GGUFFile) -> dict[str, Any]:
     """Translate the metadata of ``file`` to the contents of a Hugging Face ``config.json``.
 
     ``rope_scaling`` may hold ``freq_factors``: the name of the GGUF tensor with the divisors of the RoPE frequencies,
-    which stands in for the formula of ``rope_type`` "llama3". ``gguf_pooling`` is the pooling that an embedding model
-    was made for.
+    which stands in for the formula of ``rope_type`` "llama3". ``gguf_architecture`` is the row of ``ARCHITECTURES`` by
+    which the file is laid out, ``gguf_pooling`` the pooling that an embedding model was made for.
 
     Raises:
         ModelError: the architecture is unknown, or a key it needs is missing or of the wrong type.
     """
     reader = MetadataReader(file)
     is_mixtral = reader.name == "llama" and reader.number("expert_count", 0)
-    architecture = _architecture("mixtral" if is_mixtral else reader.name, str(file.path))
+    name = "mixtral" if is_mixtral else reader.name
+    architecture = _architecture(name, str(file.path))
     n_heads = reader.count("attention.head_count")
     hidden_size = reader.count("embedding_length")
     n_layers = reader.count("block_count")
@@ -63,6 +64,7 @@ def hf_config(file: GGUFFile) -> dict[str, Any]:
         "max_position_embeddings": reader.count("context_length"),
         "vocab_size": _vocab_size(reader),
         "tie_word_embeddings": "output.weight" not in file.tensors,
+        "gguf_architecture": name,
         "gguf_pooling": _POOLINGS.get(reader.count("pooling_type", 0, least=0)),
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
@@ -89,6 +91,11 @@ def _expert_config(reader: MetadataReader, n_layers: int) -> dict[str, Any]:
     }
 
 
+def file_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``hf_config`` a GGUF knows better than a config.json from elsewhere: how its tensors are laid out."""
+    return {key: config[key] for key in ("tie_word_embeddings", "vocab_size", "gguf_architecture", "gguf_pooling")}
+
+
 def hf_tensor_names(config: Mapping[str, Any], present: Container[str]) -> dict[str, str]:
     """Map the Hugging Face name of every tensor of the model to its GGUF name; a tied ``lm_head`` is left out.
 
@@ -108,8 +115,9 @@ def hf_tensor_names(config: Mapping[str, Any], present: Container[str]) -> dict[
 
 
 def ignored_tensors(config: Mapping[str, Any]) -> frozenset[str]:
-    """GGUF names of tensors that the config has taken in."""
-    return frozenset(_LONG_ROPE.values()) if config["model_type"] == "phi3" else frozenset()
+    """GGUF names of tensors that the config has taken in, or says itself."""
+    long = frozenset(_LONG_ROPE.values()) if config["gguf_architecture"] == "phi3" else frozenset()
+    return long if "freq_factors" in (config.get("rope_parameters") or {}) else long | {_FREQ_FACTORS}
 
 
 def rows_permuted(hf_name: str, config: Mapping[str, Any]) -> bool:
@@ -154,7 +162,7 @@ def _architecture(name: str, path: str) -> Architecture:
 
 
 def _architecture_of(config: Mapping[str, Any]) -> Architecture:
-    return next(row for row in ARCHITECTURES.values() if row.model_type == config["model_type"])
+    return ARCHITECTURES[config["gguf_architecture"]]
 
 
 def _vocab_size(reader: MetadataReader) -> int:

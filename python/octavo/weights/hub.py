@@ -127,6 +127,20 @@ def fetch_tokenizer(repo: HubRepo) -> Path:
     return fetched.folder
 
 
+def fetch_config(repo: HubRepo) -> Path:
+    """Fetch config.json alone; returns its folder.
+
+    Raises:
+        ModelError: the repository cannot be reached or read, or holds no config.json.
+    """
+    snapshot = repo.snapshot()
+    if snapshot and snapshot.has("config.json"):
+        return snapshot.folder
+    if "config.json" not in _list_files(repo):
+        raise ModelError(f"{repo.name} has no config.json; name the repository of the model it was made from.")
+    return _download(repo, ["config.json"]).folder
+
+
 def _fetch_model(repo: HubRepo) -> tuple[Path, tuple[str, ...]]:
     """Small files first and weights last: a cache with whole weights then has the rest as well."""
     listed = _list_files(repo)

@@ -107,6 +107,25 @@ def resolve_tokenizer(
     return _gguf_model(text, folder, names).gguf_files[0]
 
 
+def resolve_config(
+    name: str | os.PathLike[str],
+    *,
+    hf_token: str | bool | None = None,
+    download_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """The folder that holds, or should hold, a model's config.json, fetching that file alone from the hub.
+
+    Raises:
+        InvalidTypeError: the name is not a string or path.
+        ModelError: there is nothing of this name, or it cannot be fetched.
+    """
+    text = _checked_name(name)
+    path = _local_path(text)
+    if path is not None:
+        return path if path.is_dir() else path.parent
+    return hub.fetch_config(_hub_repo(_match_hub_name(text)["repo"], None, hf_token, download_dir))
+
+
 def is_gguf(path: Path) -> bool:
     """Whether a file begins with the GGUF magic (the hub cache's blobs have no suffix to go by).
 
