@@ -225,6 +225,14 @@ def test_wrong_splits_are_refused(tmp_path: Path) -> None:
         open_gguf(first)
 
 
+@pytest.mark.parametrize("count", [2.5, "2", [2, 2], [7] * 9999, (1 << 32) - 1])
+def test_a_number_of_parts_that_lies_is_refused(tmp_path: Path, count: Any) -> None:
+    path = tmp_path / "m-00001-of-00002.gguf"
+    with pytest.raises(ModelError) as caught:
+        open_gguf(write(path, gguf({"split.no": 0, "split.count": count}, [tensor_info("t", (8,), 0, 0)], bytes(32))))
+    assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
 LLAMA: dict[str, Any] = {
     "general.architecture": "llama",
     "llama.block_count": 1,

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from octavo.checks import shown
 from octavo.errors import ModelError
 from octavo.weights.gguf.reader import GGUFFile
 
@@ -38,14 +39,15 @@ class SplitGGUFFile(GGUFFile):
             raise ModelError(f"{part.path} is not part {index + 1} of {self.path}; fetch all parts of one model again.")
         for name, tensor in part.tensors.items():
             if self.tensors.setdefault(name, tensor) is not tensor:
-                raise ModelError(f"{part.path} holds the tensor {name!r} of an earlier part; fetch all parts again.")
+                held = f"holds the tensor {shown(name)} of an earlier part"
+                raise ModelError(f"{part.path} {held}; fetch all parts again.")
 
     def _check_total(self) -> None:
         expected = self.metadata.get("split.tensors.count")
         if expected is not None and expected != len(self.tensors):
             raise ModelError(
-                f"{self.path} and its other parts hold {len(self.tensors)} tensors, not the {expected} they should;"
-                " fetch all parts of one model again."
+                f"{self.path} and its other parts hold {len(self.tensors)} tensors, not the {shown(expected)} they"
+                " should; fetch all parts of one model again."
             )
 
     def close(self) -> None:
@@ -65,6 +67,8 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUFFile:
     if count in (0, 1):
         return file
     file.close()
+    if not isinstance(count, int):
+        raise ModelError(f"{file.path} is in {shown(count)} parts, which is no number; fetch the model again.")
     name = _SPLIT_NAME.fullmatch(os.fspath(path))
     if name is None or int(name["count"]) != count:
         raise ModelError(
