@@ -18,7 +18,7 @@ from model_folders import GGUF, HF_MODEL, SAFETENSORS, TOKENIZER, index, write
 _START = """
 import json, sys
 from octavo.errors import ModelError
-from octavo.weights.resolve import resolve_model, resolve_tokenizer
+from octavo.weights.resolve import resolve_config, resolve_model, resolve_tokenizer
 name, function, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 try:
     if function == "model":
@@ -26,7 +26,8 @@ try:
         parts = [str(path.relative_to(files.folder)) for path in files.weight_files + files.gguf_files]
         result = {"kind": files.kind, "folder": str(files.folder), "files": parts}
     else:
-        result = {"folder": str(resolve_tokenizer(name, **options))}
+        resolve = resolve_config if function == "config" else resolve_tokenizer
+        result = {"folder": str(resolve(name, **options))}
 except ModelError as error:
     result = {"error": str(error)}
 result["imported"] = "huggingface_hub" in sys.modules
@@ -38,16 +39,22 @@ def start(
     endpoint: str, home: Path, name: str, function: str = "model", env: Mapping[str, str] | None = None, **options: Any
 ) -> dict[str, Any]:
     """Resolve a name in a fresh process."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*", **(env or {})}
-    command = [sys.executable, "-c", _START, name, function, json.dumps(options)]
-    done = subprocess.run(
-        command, env={**inherited, **settings}, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = start_process(endpoint, home, name, function, env, **options)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     assert "\n" not in result.get("error", "")
     return result
+
+
+def start_process(
+    endpoint: str, home: Path, name: str, function: str, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*", **(env or {})}
+    command = [sys.executable, "-c", _START, name, function, json.dumps(options)]
+    return subprocess.run(
+        command, env={**inherited, **settings}, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def fill_cache(home: Path, files: Mapping[str, bytes], repo: str = "owner/model", revision: str = "main") -> Path:
@@ -137,6 +144,18 @@ def test_a_tokenizer_is_fetched_alone(tmp_path: Path) -> None:
         assert len(hub.requests) == n_requests
         start(hub.url, tmp_path, "owner/model")
         assert hub.fetched == set(HF_MODEL)
+
+
+def test_a_config_is_fetched_alone(tmp_path: Path) -> None:
+    with HubServer({"owner/model": Repo(HF_MODEL), "owner/gguf": Repo({"m.gguf": GGUF})}) as hub:
+        folder = start(hub.url, tmp_path, "owner/model", "config")["folder"]
+        assert hub.fetched == {"config.json"} and Path(folder, "config.json").is_file()
+        n_requests = len(hub.requests)
+        assert start(hub.url, tmp_path, "owner/model", "config") == {"folder": folder, "imported": False}
+        assert len(hub.requests) == n_requests
+        start(hub.url, tmp_path, "owner/model")
+        assert hub.fetched == set(HF_MODEL)
+        assert "owner/gguf has no config.json" in start(hub.url, tmp_path, "owner/gguf", "config")["error"]
 
 
 SENTENCE_MODEL = {
@@ -244,6 +263,12 @@ def test_gguf_by_quantisation_and_by_file(tmp_path: Path, name: str, files: set[
         assert start(hub.url, tmp_path, name) == {**found, "imported": False}
         assert start(hub.url, tmp_path, name, "tokenizer")["folder"] == f"{found['folder']}/{found['files'][0]}"
         assert len(hub.requests) == n_requests
+
+
+def test_a_download_shows_its_progress(tmp_path: Path) -> None:
+    with HubServer({"owner/model": Repo({"m.Q8_0.gguf": GGUF + bytes(1 << 20)})}) as hub:
+        shown = [start_process(hub.url, tmp_path, "owner/model:Q8_0", "model").stderr for _ in range(2)]
+    assert "100%|" in shown[0] and not shown[1]
 
 
 def test_a_label_of_its_own_goes_before_a_marked_one(tmp_path: Path) -> None:
