@@ -92,8 +92,10 @@ def _llama_config(reader: Any) -> Any:
     def value(key: str) -> Any:
         return reader.get_field(f"llama.{key}").contents()
 
+    head_dim = reader.get_field("llama.attention.key_length")
     return LlamaConfig(
         hidden_size=value("embedding_length"),
+        head_dim=None if head_dim is None else head_dim.contents(),
         intermediate_size=value("feed_forward_length"),
         num_hidden_layers=value("block_count"),
         num_attention_heads=value("attention.head_count"),
