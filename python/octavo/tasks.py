@@ -42,7 +42,7 @@ def trace_model(model: nn.Model, plan: PoolingPlan | None, weights: nn.Weights) 
 def _dense(rows: nn.Value, plan: PoolingPlan) -> nn.Value:
     """Pooled hidden states after Sentence Transformers' linear layers."""
     for dense in plan.dense:
-        rows = nn.Linear(f"{dense.name}.linear")(rows)
+        rows = nn.Linear(f"{dense.name}.linear", bias=dense.bias)(rows)
         if dense.activation is not None:
             rows = nn.activation(dense.activation)(rows)
     return rows

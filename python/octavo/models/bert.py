@@ -9,7 +9,7 @@ class BertLayer(nn.Block):
     """Norms come after the sums: what a layer gives out is normalised."""
 
     def __init__(self, prefix: str, c: nn.ModelConfig, layer: int) -> None:
-        self.qkv = nn.FusedLinear(f"{prefix}.attention.self", "query", "key", "value")
+        self.qkv = nn.FusedLinear(f"{prefix}.attention.self", "query", "key", "value", bias=True)
         self.attn = nn.Attention(
             layer=layer,
             heads=c.num_attention_heads,
@@ -18,11 +18,11 @@ class BertLayer(nn.Block):
             rope=None,
             causal=False,
         )
-        self.o_proj = nn.Linear(f"{prefix}.attention.output.dense")
+        self.o_proj = nn.Linear(f"{prefix}.attention.output.dense", bias=True)
         self.attn_norm = nn.LayerNorm(f"{prefix}.attention.output.LayerNorm", c.layer_norm_eps)
-        self.up_proj = nn.Linear(f"{prefix}.intermediate.dense")
+        self.up_proj = nn.Linear(f"{prefix}.intermediate.dense", bias=True)
         self.act = nn.activation(c.hidden_act)
-        self.down_proj = nn.Linear(f"{prefix}.output.dense")
+        self.down_proj = nn.Linear(f"{prefix}.output.dense", bias=True)
         self.mlp_norm = nn.LayerNorm(f"{prefix}.output.LayerNorm", c.layer_norm_eps)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
@@ -68,5 +68,5 @@ class Bert(nn.Model):
         return x
 
     def classify(self, pooled: nn.Value) -> nn.Value:
-        pooled = nn.tanh(nn.Linear(f"{self.base_prefix}.pooler.dense")(pooled))
-        return nn.Linear("classifier")(pooled)
+        pooled = nn.tanh(nn.Linear(f"{self.base_prefix}.pooler.dense", bias=True)(pooled))
+        return nn.Linear("classifier", bias=True)(pooled)

@@ -9,7 +9,7 @@ _EPS = 1e-12
 
 class DistilBertLayer(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig, layer: int) -> None:
-        self.qkv = nn.FusedLinear(f"{prefix}.attention", "q_lin", "k_lin", "v_lin")
+        self.qkv = nn.FusedLinear(f"{prefix}.attention", "q_lin", "k_lin", "v_lin", bias=True)
         self.attn = nn.Attention(
             layer=layer,
             heads=c.num_attention_heads,
@@ -18,11 +18,11 @@ class DistilBertLayer(nn.Block):
             rope=None,
             causal=False,
         )
-        self.o_proj = nn.Linear(f"{prefix}.attention.out_lin")
+        self.o_proj = nn.Linear(f"{prefix}.attention.out_lin", bias=True)
         self.attn_norm = nn.LayerNorm(f"{prefix}.sa_layer_norm", _EPS)
-        self.up_proj = nn.Linear(f"{prefix}.ffn.lin1")
+        self.up_proj = nn.Linear(f"{prefix}.ffn.lin1", bias=True)
         self.act = nn.activation(c.activation)
-        self.down_proj = nn.Linear(f"{prefix}.ffn.lin2")
+        self.down_proj = nn.Linear(f"{prefix}.ffn.lin2", bias=True)
         self.mlp_norm = nn.LayerNorm(f"{prefix}.output_layer_norm", _EPS)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
@@ -51,5 +51,5 @@ class DistilBert(nn.Model):
         return x
 
     def classify(self, pooled: nn.Value) -> nn.Value:
-        pooled = nn.activation("relu")(nn.Linear("pre_classifier")(pooled))
-        return nn.Linear("classifier")(pooled)
+        pooled = nn.activation("relu")(nn.Linear("pre_classifier", bias=True)(pooled))
+        return nn.Linear("classifier", bias=True)(pooled)

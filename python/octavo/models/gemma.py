@@ -30,11 +30,11 @@ class GemmaMLP(nn.Block):
 class GemmaLayer(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig, layer: int, rope: nn.Rope) -> None:
         self.attn_norm = norm(f"{prefix}.input_layernorm", c)
-        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj")
+        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj", bias=c.attention_bias)
         self.attn = nn.Attention(
             layer=layer, heads=c.num_attention_heads, kv_heads=c.num_key_value_heads, head_dim=c.head_dim, rope=rope
         )
-        self.o_proj = nn.Linear(f"{prefix}.self_attn.o_proj")
+        self.o_proj = nn.Linear(f"{prefix}.self_attn.o_proj", bias=c.attention_bias)
         self.mlp_norm = norm(f"{prefix}.post_attention_layernorm", c)
         self.mlp = GemmaMLP(f"{prefix}.mlp", c)
 
@@ -46,6 +46,7 @@ class GemmaLayer(nn.Block):
 
 class Gemma(nn.CausalLM):
     defaults = {
+        "attention_bias": False,
         "head_dim": 256,
         "max_position_embeddings": 8192,
         "num_key_value_heads": 16,

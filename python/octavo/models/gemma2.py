@@ -9,7 +9,7 @@ from octavo.models.gemma import Gemma, GemmaMLP, norm
 class Gemma2Layer(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig, layer: int, rope: nn.Rope, kind: str) -> None:
         self.attn_norm = norm(f"{prefix}.input_layernorm", c)
-        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj")
+        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj", bias=c.attention_bias)
         self.attn = nn.Attention(
             layer=layer,
             heads=c.num_attention_heads,
@@ -21,7 +21,7 @@ class Gemma2Layer(nn.Block):
             soft_cap=c.get("attn_logit_softcapping", 0.0),
             causal=not c.get("use_bidirectional_attention", False),
         )
-        self.o_proj = nn.Linear(f"{prefix}.self_attn.o_proj")
+        self.o_proj = nn.Linear(f"{prefix}.self_attn.o_proj", bias=c.attention_bias)
         self.attn_norm_after = norm(f"{prefix}.post_attention_layernorm", c)
         self.mlp_norm = norm(f"{prefix}.pre_feedforward_layernorm", c)
         self.mlp = GemmaMLP(f"{prefix}.mlp", c)

@@ -12,16 +12,18 @@ class GPT2Layer(nn.Block):
         heads, hidden = c.num_attention_heads, c.hidden_size
         self.ln_1 = nn.LayerNorm(f"{prefix}.ln_1", c.layer_norm_epsilon)
         thirds = [slice(i * hidden, (i + 1) * hidden) for i in range(3)]
-        self.qkv = nn.FusedLinear(f"{prefix}.attn", *(nn.Part("c_attn", rows, transposed=True) for rows in thirds))
+        self.qkv = nn.FusedLinear(
+            f"{prefix}.attn", *(nn.Part("c_attn", rows, transposed=True) for rows in thirds), bias=True
+        )
         scale = c.head_dim**-0.5 if c.scale_attn_weights else 1.0
         if c.scale_attn_by_inverse_layer_idx:
             scale /= layer + 1
         self.attn = nn.Attention(layer=layer, heads=heads, kv_heads=heads, head_dim=c.head_dim, rope=None, scale=scale)
-        self.attn_proj = nn.Linear(f"{prefix}.attn.c_proj", transposed=True)
+        self.attn_proj = nn.Linear(f"{prefix}.attn.c_proj", transposed=True, bias=True)
         self.ln_2 = nn.LayerNorm(f"{prefix}.ln_2", c.layer_norm_epsilon)
-        self.fc = nn.Linear(f"{prefix}.mlp.c_fc", transposed=True)
+        self.fc = nn.Linear(f"{prefix}.mlp.c_fc", transposed=True, bias=True)
         self.act = nn.activation(c.activation_function)
-        self.mlp_proj = nn.Linear(f"{prefix}.mlp.c_proj", transposed=True)
+        self.mlp_proj = nn.Linear(f"{prefix}.mlp.c_proj", transposed=True, bias=True)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
         x = x + self.attn_proj(self.attn(*self.qkv(self.ln_1(x))))

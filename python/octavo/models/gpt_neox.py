@@ -11,13 +11,13 @@ class GPTNeoXLayer(nn.Block):
         self.is_parallel = c.use_parallel_residual
         self.attn_norm = nn.LayerNorm(f"{prefix}.input_layernorm", c.layer_norm_eps)
         parts = (nn.Part("query_key_value", nn.interleaved_rows(heads, head_dim, i)) for i in range(3))
-        self.qkv = nn.FusedLinear(f"{prefix}.attention", *parts)
+        self.qkv = nn.FusedLinear(f"{prefix}.attention", *parts, bias=c.attention_bias)
         self.attn = nn.Attention(layer=layer, heads=heads, kv_heads=heads, head_dim=head_dim, rope=rope)
-        self.dense = nn.Linear(f"{prefix}.attention.dense")
+        self.dense = nn.Linear(f"{prefix}.attention.dense", bias=c.attention_bias)
         self.mlp_norm = nn.LayerNorm(f"{prefix}.post_attention_layernorm", c.layer_norm_eps)
-        self.up = nn.Linear(f"{prefix}.mlp.dense_h_to_4h")
+        self.up = nn.Linear(f"{prefix}.mlp.dense_h_to_4h", bias=True)
         self.act = nn.activation(c.hidden_act)
-        self.down = nn.Linear(f"{prefix}.mlp.dense_4h_to_h")
+        self.down = nn.Linear(f"{prefix}.mlp.dense_4h_to_h", bias=True)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
         attended = x + self.dense(self.attn(*self.qkv(self.attn_norm(x))))
@@ -30,6 +30,7 @@ class GPTNeoX(nn.CausalLM):
     renamed_prefixes = (("embed_out.", "lm_head."),)
     ignored = (*nn.Model.ignored, r".*\.attention\.(bias|masked_bias)")  # masks
     defaults = {
+        "attention_bias": True,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-5,
         "max_position_embeddings": 2048,

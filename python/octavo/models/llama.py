@@ -6,6 +6,12 @@ from octavo import nn
 
 
 class LlamaAttention(nn.Block):
+    """Attention without biases, or with those of all four linears, as ``attention_bias`` says.
+
+    Attributes:
+        qkv_bias: Instead, whether queries, keys and values have biases, and the output none.
+    """
+
     def __init__(
         self,
         prefix: str,
@@ -15,8 +21,10 @@ class LlamaAttention(nn.Block):
         *,
         window: int = 0,
         scale: float | None = None,
+        qkv_bias: bool | None = None,
     ) -> None:
-        self.qkv = nn.FusedLinear(prefix, "q_proj", "k_proj", "v_proj")
+        everywhere = qkv_bias is None and c.get("attention_bias", False)
+        self.qkv = nn.FusedLinear(prefix, "q_proj", "k_proj", "v_proj", bias=qkv_bias or everywhere)
         self.attn = nn.Attention(
             layer=layer,
             heads=c.num_attention_heads,
@@ -26,7 +34,7 @@ class LlamaAttention(nn.Block):
             window=window,
             scale=scale,
         )
-        self.o_proj = nn.Linear(f"{prefix}.o_proj")
+        self.o_proj = nn.Linear(f"{prefix}.o_proj", bias=everywhere)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
         return self.o_proj(self.attn(*self.qkv(x)))
@@ -34,9 +42,10 @@ class LlamaAttention(nn.Block):
 
 class LlamaMLP(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig) -> None:
-        self.gate_up = nn.FusedLinear(prefix, "gate_proj", "up_proj")
+        bias = c.get("mlp_bias", False)
+        self.gate_up = nn.FusedLinear(prefix, "gate_proj", "up_proj", bias=bias)
         self.act = nn.activation(c.hidden_act)
-        self.down_proj = nn.Linear(f"{prefix}.down_proj")
+        self.down_proj = nn.Linear(f"{prefix}.down_proj", bias=bias)
 
     def forward(self, x: nn.Value) -> nn.Value:
         gate, up = self.gate_up(x)

@@ -11,7 +11,7 @@ _FARTHEST = 128  # all greater distances share a bucket
 
 class MPNetLayer(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig, layer: int) -> None:
-        self.qkv = nn.FusedLinear(f"{prefix}.attention.attn", "q", "k", "v")
+        self.qkv = nn.FusedLinear(f"{prefix}.attention.attn", "q", "k", "v", bias=True)
         self.attn = nn.Attention(
             layer=layer,
             heads=c.num_attention_heads,
@@ -20,11 +20,11 @@ class MPNetLayer(nn.Block):
             rope=None,
             causal=False,
         )
-        self.o_proj = nn.Linear(f"{prefix}.attention.attn.o")
+        self.o_proj = nn.Linear(f"{prefix}.attention.attn.o", bias=True)
         self.attn_norm = nn.LayerNorm(f"{prefix}.attention.LayerNorm", c.layer_norm_eps)
-        self.up_proj = nn.Linear(f"{prefix}.intermediate.dense")
+        self.up_proj = nn.Linear(f"{prefix}.intermediate.dense", bias=True)
         self.act = nn.activation(c.hidden_act)
-        self.down_proj = nn.Linear(f"{prefix}.output.dense")
+        self.down_proj = nn.Linear(f"{prefix}.output.dense", bias=True)
         self.mlp_norm = nn.LayerNorm(f"{prefix}.output.LayerNorm", c.layer_norm_eps)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
@@ -64,5 +64,5 @@ class MPNet(nn.Model):
         return x
 
     def classify(self, pooled: nn.Value) -> nn.Value:
-        pooled = nn.tanh(nn.Linear("classifier.dense")(pooled))
-        return nn.Linear("classifier.out_proj")(pooled)
+        pooled = nn.tanh(nn.Linear("classifier.dense", bias=True)(pooled))
+        return nn.Linear("classifier.out_proj", bias=True)(pooled)

@@ -10,9 +10,10 @@ _GATES = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}
 class NomicBertLayer(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig, layer: int, rope: nn.Rope) -> None:
         eps = c.get("layer_norm_eps", c.get("layer_norm_epsilon", 1e-12))
+        attention_bias = c.get("qkv_proj_bias", False)
         width = c.num_attention_heads * c.head_dim
         parts = [nn.Part("Wqkv", slice(i * width, (i + 1) * width)) for i in range(3)]
-        self.qkv = nn.FusedLinear(f"{prefix}.attn", *parts)
+        self.qkv = nn.FusedLinear(f"{prefix}.attn", *parts, bias=attention_bias)
         self.attn = nn.Attention(
             layer=layer,
             heads=c.num_attention_heads,
@@ -21,11 +22,11 @@ class NomicBertLayer(nn.Block):
             rope=rope,
             causal=False,
         )
-        self.o_proj = nn.Linear(f"{prefix}.attn.out_proj")
+        self.o_proj = nn.Linear(f"{prefix}.attn.out_proj", bias=attention_bias)
         self.attn_norm = nn.LayerNorm(f"{prefix}.norm1", eps)
-        self.gate_up = nn.FusedLinear(f"{prefix}.mlp", "fc12", "fc11")
+        self.gate_up = nn.FusedLinear(f"{prefix}.mlp", "fc12", "fc11", bias=c.get("mlp_fc1_bias", False))
         self.act = nn.activation(_gate(c))
-        self.down_proj = nn.Linear(f"{prefix}.mlp.fc2")
+        self.down_proj = nn.Linear(f"{prefix}.mlp.fc2", bias=c.get("mlp_fc2_bias", False))
         self.mlp_norm = nn.LayerNorm(f"{prefix}.norm2", eps)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
@@ -74,5 +75,5 @@ class NomicBert(nn.Model):
         return x
 
     def classify(self, pooled: nn.Value) -> nn.Value:
-        pooled = nn.tanh(nn.Linear("nomic_bert.pooler.dense")(pooled))
-        return nn.Linear("classifier")(pooled)
+        pooled = nn.tanh(nn.Linear("nomic_bert.pooler.dense", bias=True)(pooled))
+        return nn.Linear("classifier", bias=True)(pooled)

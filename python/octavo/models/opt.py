@@ -13,14 +13,14 @@ class OPTLayer(nn.Block):
         self.norm_first = c.do_layer_norm_before
         affine = c.layer_norm_elementwise_affine
         self.attn_norm = nn.LayerNorm(f"{prefix}.self_attn_layer_norm", _EPS, affine=affine)
-        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj")
+        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj", bias=c.enable_bias)
         heads = c.num_attention_heads
         self.attn = nn.Attention(layer=layer, heads=heads, kv_heads=heads, head_dim=c.head_dim, rope=None)
-        self.out_proj = nn.Linear(f"{prefix}.self_attn.out_proj")
+        self.out_proj = nn.Linear(f"{prefix}.self_attn.out_proj", bias=c.enable_bias)
         self.mlp_norm = nn.LayerNorm(f"{prefix}.final_layer_norm", _EPS, affine=affine)
-        self.fc1 = nn.Linear(f"{prefix}.fc1")
+        self.fc1 = nn.Linear(f"{prefix}.fc1", bias=c.enable_bias)
         self.act = nn.activation(c.activation_function)
-        self.fc2 = nn.Linear(f"{prefix}.fc2")
+        self.fc2 = nn.Linear(f"{prefix}.fc2", bias=c.enable_bias)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
         if self.norm_first:
@@ -38,6 +38,7 @@ class OPT(nn.CausalLM):
     defaults = {
         "activation_function": "relu",
         "do_layer_norm_before": True,
+        "enable_bias": True,
         "layer_norm_elementwise_affine": True,
         "_remove_final_layer_norm": False,
         "tie_word_embeddings": True,

@@ -18,7 +18,7 @@ class Qwen2(Llama):
 
     def layer(self, prefix: str, index: int, rope: nn.Rope) -> nn.Block:
         window = sliding_window(self.config, index)
-        attention = LlamaAttention(f"{prefix}.self_attn", self.config, index, rope, window=window)
+        attention = LlamaAttention(f"{prefix}.self_attn", self.config, index, rope, window=window, qkv_bias=True)
         return LlamaLayer(prefix, self.config, attention)
 
 

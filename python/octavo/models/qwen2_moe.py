@@ -40,11 +40,19 @@ class SharedMoE(nn.Block):
 
 
 class Qwen2Moe(Llama):
-    defaults = {**MOE_DEFAULTS, "num_experts": 60, "num_experts_per_tok": 4, "max_window_layers": 28}
+    defaults = {
+        **MOE_DEFAULTS,
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+        "max_window_layers": 28,
+        "qkv_bias": True,
+    }
 
     def layer(self, prefix: str, index: int, rope: nn.Rope) -> nn.Block:
         c = self.config
-        attention = LlamaAttention(f"{prefix}.self_attn", c, index, rope, window=self.window(index))
+        attention = LlamaAttention(
+            f"{prefix}.self_attn", c, index, rope, window=self.window(index), qkv_bias=c.qkv_bias
+        )
         return LlamaLayer(prefix, c, attention, SharedMoE(f"{prefix}.mlp", c) if is_sparse(c, index) else None)
 
     def window(self, layer: int) -> int:

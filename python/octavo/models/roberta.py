@@ -15,5 +15,5 @@ class Roberta(Bert):
         return padding + 1  # fairseq numbers positions like this
 
     def classify(self, pooled: nn.Value) -> nn.Value:
-        pooled = nn.tanh(nn.Linear("classifier.dense")(pooled))
-        return nn.Linear("classifier.out_proj")(pooled)
+        pooled = nn.tanh(nn.Linear("classifier.dense", bias=True)(pooled))
+        return nn.Linear("classifier.out_proj", bias=True)(pooled)

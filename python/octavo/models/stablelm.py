@@ -9,7 +9,7 @@ class StableLmLayer(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig, layer: int, rope: nn.Rope) -> None:
         self.is_parallel = c.use_parallel_residual
         self.attn_norm = nn.LayerNorm(f"{prefix}.input_layernorm", c.layer_norm_eps)
-        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj")
+        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj", bias=c.use_qkv_bias)
         self.q_norm = self.k_norm = None
         if c.qk_layernorm:
             self.q_norm = nn.HeadLayerNorm(
@@ -48,6 +48,7 @@ class StableLm(nn.CausalLM):
         "partial_rotary_factor": 0.25,
         "qk_layernorm": False,
         "use_parallel_residual": False,
+        "use_qkv_bias": False,
     }
 
     def __init__(self, c: nn.ModelConfig) -> None:

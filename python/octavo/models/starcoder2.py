@@ -8,7 +8,7 @@ from octavo import nn
 class Starcoder2Layer(nn.Block):
     def __init__(self, prefix: str, c: nn.ModelConfig, layer: int, rope: nn.Rope) -> None:
         self.attn_norm = nn.LayerNorm(f"{prefix}.input_layernorm", c.norm_epsilon)
-        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj")
+        self.qkv = nn.FusedLinear(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj", bias=c.use_bias)
         self.attn = nn.Attention(
             layer=layer,
             heads=c.num_attention_heads,
@@ -17,11 +17,11 @@ class Starcoder2Layer(nn.Block):
             rope=rope,
             window=c.get("sliding_window", 0),
         )
-        self.o_proj = nn.Linear(f"{prefix}.self_attn.o_proj")
+        self.o_proj = nn.Linear(f"{prefix}.self_attn.o_proj", bias=c.use_bias)
         self.mlp_norm = nn.LayerNorm(f"{prefix}.post_attention_layernorm", c.norm_epsilon)
-        self.fc = nn.Linear(f"{prefix}.mlp.c_fc")
+        self.fc = nn.Linear(f"{prefix}.mlp.c_fc", bias=c.use_bias)
         self.act = nn.activation(c.hidden_act)
-        self.mlp_proj = nn.Linear(f"{prefix}.mlp.c_proj")
+        self.mlp_proj = nn.Linear(f"{prefix}.mlp.c_proj", bias=c.use_bias)
 
     def forward(self, x: nn.Value) -> nn.Value:  # x: (n_tokens, hidden)
         x = x + self.o_proj(self.attn(*self.qkv(self.attn_norm(x))))
@@ -35,6 +35,7 @@ class Starcoder2(nn.CausalLM):
         "norm_epsilon": 1e-5,
         "num_key_value_heads": 2,
         "tie_word_embeddings": True,
+        "use_bias": True,
     }
 
     def __init__(self, c: nn.ModelConfig) -> None:

@@ -66,23 +66,24 @@ class RMSNorm:
 
 
 class LayerNorm:
-    """(x - mean) / sqrt(variance + eps) * weight, plus a bias where the checkpoint has one; in groups like RMSNorm
-    (https://arxiv.org/abs/1607.06450).
+    """(x - mean) / sqrt(variance + eps) * weight + bias; in groups like RMSNorm (https://arxiv.org/abs/1607.06450).
 
     Attributes:
-        affine: Whether the checkpoint has a weight and perhaps a bias.
+        affine: Whether there is a weight, and perhaps a bias.
+        bias: Whether there is a bias beside the weight.
     """
 
-    def __init__(self, name: str, eps: float, *, affine: bool = True) -> None:
+    def __init__(self, name: str, eps: float, *, affine: bool = True, bias: bool = True) -> None:
         self.name = name
         self.eps = eps
         self.affine = affine
+        self.bias = bias
 
     def __call__(self, x: Value) -> Value:
         weights, name = x.trace.weights, self.name
         if self.affine:
             weight = weights.vector(f"{name}.weight")
-            bias = weights.vector(f"{name}.bias") if weights.has(f"{name}.bias") else None
+            bias = weights.vector(f"{name}.bias") if self.bias else None
         else:
             weight, bias = weights.constant(name, np.ones(x.width, np.float32)), None
         return x.trace.value(x.trace.graph.layer_norm(x.index, weight, bias, self.eps))
@@ -104,10 +105,10 @@ class HeadLayerNorm:
 
 
 class Linear:
-    """x W^T, plus a bias where the checkpoint has one; ``rows`` and ``transposed`` as in Part."""
+    """x W^T, plus a bias where it has one; the arguments are those of Part."""
 
-    def __init__(self, name: str, rows: Rows = None, *, transposed: bool = False) -> None:
-        self.part = Part(name, rows, transposed)
+    def __init__(self, name: str, rows: Rows = None, *, transposed: bool = False, bias: bool = False) -> None:
+        self.part = Part(name, rows, transposed, bias)
 
     def __call__(self, x: Value) -> Value:
         return x.linear([self.part])[0]
@@ -120,11 +121,11 @@ def interleaved_rows(heads: int, head_dim: int, part: int, parts: int = 3) -> np
 
 
 class FusedLinear:
-    """Several linears over one input, computed as one op: ``{prefix}.{part}`` for each part."""
+    """Several linears over one input, computed as one op: ``{prefix}.{part}`` for each part, with biases or without."""
 
-    def __init__(self, prefix: str, *parts: str | Part) -> None:
+    def __init__(self, prefix: str, *parts: str | Part, bias: bool = False) -> None:
         named = [part if isinstance(part, Part) else Part(part) for part in parts]
-        self.parts = [Part(f"{prefix}.{part.name}", part.rows, part.transposed) for part in named]
+        self.parts = [Part(f"{prefix}.{part.name}", part.rows, part.transposed, bias) for part in named]
 
     def __call__(self, x: Value) -> list[Value]:
         return x.linear(self.parts)

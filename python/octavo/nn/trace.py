@@ -18,14 +18,16 @@ class Part:
     """A linear's weight inside a checkpoint tensor of another layout.
 
     Attributes:
-        name: Name of the linear: its tensors are ``{name}.weight`` and, where there is one, ``{name}.bias``.
+        name: Name of the linear: its tensors are ``{name}.weight`` and, where it has one, ``{name}.bias``.
         rows: The rows of the tensor that are this linear's: a slice, or their numbers in order; None is all.
         transposed: The tensor is stored as (in features, out features); ``rows`` are those of its transpose.
+        bias: Whether the linear has one; the checkpoint must hold it then.
     """
 
     name: str
     rows: slice | npt.NDArray[np.int64] | None = None
     transposed: bool = False
+    bias: bool = False
 
 
 class Weights(Protocol):
@@ -36,8 +38,8 @@ class Weights(Protocol):
     def linear(self, part: Part, *, exact: bool = False) -> int:
         """The matrix (out features, in features) of ``part``; in float32, whatever the model's dtype, where exact."""
 
-    def bias(self, part: Part) -> int | None:
-        """The vector (out features,) of ``part``, or None where the checkpoint has none."""
+    def bias(self, part: Part) -> int:
+        """The vector (out features,) of ``part``."""
 
     def embedding(self, name: str) -> int:
         """The table ``name`` (rows, width)."""
@@ -47,9 +49,6 @@ class Weights(Protocol):
 
     def constant(self, name: str, values: npt.NDArray[np.float32]) -> int:
         """Values that are computed rather than stored, under a name for error messages."""
-
-    def has(self, name: str) -> bool:
-        """Whether the checkpoint holds ``name``."""
 
     def floats(self, name: str) -> npt.NDArray[np.float32]:
         """The values of a small tensor."""
@@ -100,7 +99,7 @@ class Value:
         return self.trace.value(product)
 
     def linear(self, parts: Sequence[Part]) -> list[Value]:
-        """One product for each part, with its bias."""
+        """One product for each part, with its bias where it has one."""
         weights = self.trace.weights
-        ids = [(weights.linear(part), weights.bias(part)) for part in parts]
+        ids = [(weights.linear(part), weights.bias(part) if part.bias else None) for part in parts]
         return [self.trace.value(index) for index in self.trace.graph.linear(self.index, ids)]

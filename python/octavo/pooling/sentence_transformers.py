@@ -34,11 +34,13 @@ class DenseModule:
         folder: Where its weights lie.
         name: What its tensors' names begin with, once they stand beside the model's.
         activation: A name that octavo.nn.activation knows; None for none.
+        bias: Whether it has one.
     """
 
     folder: Path
     name: str
     activation: str | None
+    bias: bool
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _dense(folder: Path, path: str) -> DenseModule:
         raise ModelError(
             f"{folder / path} has the activation {name}, which octavo does not run; it runs {', '.join(_ACTIVATIONS)}."
         )
-    return DenseModule(folder / path, path, _ACTIVATIONS[kind])
+    return DenseModule(folder / path, path, _ACTIVATIONS[kind], bool(config.get("bias", True)))
 
 
 def _limits(folder: Path) -> Mapping[str, Any]:

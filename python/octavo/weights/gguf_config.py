@@ -58,6 +58,7 @@ def hf_config(file: GGUFFile) -> dict[str, Any]:
         "num_key_value_heads": reader.count("attention.head_count_kv", n_heads),
         "head_dim": reader.count("attention.key_length", hidden_size // n_heads),
         **_expert_config(reader, n_layers),
+        **_bias_config(file),
         norm_key: reader.number(norm),
         "rope_theta": reader.number("rope.freq_base", 10000.0),
         "rope_scaling": _rope_scaling(reader),
@@ -91,9 +92,19 @@ def _expert_config(reader: MetadataReader, n_layers: int) -> dict[str, Any]:
     }
 
 
+_FILE_FACTS = ("tie_word_embeddings", "vocab_size", "gguf_architecture", "gguf_pooling")
+_ATTENTION_BIAS = ("attention_bias", "qkv_bias", "use_bias", "use_qkv_bias")  # as families call it
+
+
 def file_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of ``hf_config`` a GGUF knows better than a config.json from elsewhere: how its tensors are laid out."""
-    return {key: config[key] for key in ("tie_word_embeddings", "vocab_size", "gguf_architecture", "gguf_pooling")}
+    return {key: config[key] for key in (*_FILE_FACTS, *_ATTENTION_BIAS, "mlp_bias")}
+
+
+def _bias_config(file: GGUFFile) -> dict[str, bool]:
+    """Whether linears have biases, in each family's word for it: what no metadata tells, but the first layer."""
+    attention = "blk.0.attn_q.bias" in file.tensors
+    return {**dict.fromkeys(_ATTENTION_BIAS, attention), "mlp_bias": "blk.0.ffn_up.bias" in file.tensors}
 
 
 def hf_tensor_names(config: Mapping[str, Any], present: Container[str]) -> dict[str, str]:

@@ -69,6 +69,10 @@ class Checkpoint:
         tensors = {new: replace(self._tensors[name], name=new) for name, new in new_names.items()}
         return Checkpoint(tensors, self.origin)
 
+    def used(self) -> list[str]:
+        """Names that were asked for."""
+        return [name for name in self._tensors if name in self._used]
+
     def unused(self) -> list[str]:
         """Names that were never asked for."""
         return [name for name in self._tensors if name not in self._used]

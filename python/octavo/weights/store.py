@@ -59,10 +59,6 @@ class WeightLoader:
         self._ids: dict[tuple[str, ...], int] = {}
         self.embedding_rows: dict[str, int] = {}  # by table
 
-    def has(self, name: str) -> bool:
-        """Whether the checkpoint holds ``name``."""
-        return name in self._checkpoint
-
     def linear(self, part: Part, *, exact: bool = False) -> int:
         """A matrix, repacked for the kernels or left in its file."""
         name = f"{part.name}.weight"
@@ -94,11 +90,9 @@ class WeightLoader:
             self._offload_bytes -= n_bytes
         return stays
 
-    def bias(self, part: Part) -> int | None:
-        """The vector that goes with a matrix, if there is one."""
+    def bias(self, part: Part) -> int:
+        """The vector that goes with a matrix."""
         name = f"{part.name}.bias"
-        if not self.has(name):
-            return None
         if part.rows is None:
             return self.vector(name)
         return self._load(("bias", name, _rows_key(part)), lambda: self._add_floats(name, self.floats(name)[part.rows]))
@@ -135,9 +129,17 @@ class WeightLoader:
         return added
 
     def check_complete(self, ignored: tuple[str, ...]) -> None:
-        """Raises ModelError when the checkpoint holds tensors that the model has no use for."""
+        """Raises ModelError when the checkpoint holds tensors that the model has no use for.
+
+        What is ignored are whole modules: no bias is left over beside a weight that is used.
+        """
         patterns = [re.compile(pattern) for pattern in ignored]
-        left = [name for name in self._checkpoint.unused() if not any(p.fullmatch(name) for p in patterns)]
+        used_modules = {_module(name) for name in self._checkpoint.used()}
+        left = [
+            name
+            for name in self._checkpoint.unused()
+            if _module(name) in used_modules or not any(pattern.fullmatch(name) for pattern in patterns)
+        ]
         if left:
             names = ", ".join(map(shown, left[:4])) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
             raise ModelError(
@@ -159,6 +161,10 @@ class WeightLoader:
             known = ", ".join(sorted(self._formats))
             raise ModelError(f"{name} is stored as {tensor.format}, which octavo cannot read; it reads {known}.")
         return tensor
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def matrix_of(tensor: SourceTensor, part: Part) -> SourceTensor:
