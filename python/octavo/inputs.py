@@ -1,8 +1,9 @@
 """What callers may pass as prompts, and how it is read.
 
-One prompt is text, a list (or any iterable) of token ids, or a dict with "prompt", "prompt_token_ids" or
-"prompt_embeds" and optionally "cache_salt". Many prompts are any iterable of these: a list, tuple, generator, numpy
-array, or a column of pandas or datasets. A bad prompt is reported under its index and does not hide the others.
+One prompt is text, a list (or any iterable) of token ids, or a dict with "prompt", "prompt_token_ids" (and perhaps
+"token_type_ids") or "prompt_embeds" and optionally "cache_salt". Many prompts are any iterable of these: a list, tuple,
+generator, numpy array, or a column of pandas or datasets. A bad prompt is reported under its index and does not hide
+the others.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ class ParsedPrompt:
         token_ids: The prompt's token ids, which take precedence over the text; None when only text was given.
         cache_salt: Prompts share cached prefixes only with prompts of the same salt.
         embeds: (n_tokens, hidden_size), the rows that stand for tokens; None when there are tokens.
+        token_types: The segment of each of token_ids; None where they are all 0.
     """
 
     text: str | None = None
     token_ids: list[int] | None = None
     cache_salt: str | None = None
     embeds: Embeds | None = field(default=None, compare=False)
+    token_types: list[int] | None = None
 
 
 def parse_prompts(prompts: object) -> tuple[list[ParsedPrompt | None], dict[int, OctavoError]]:
@@ -121,12 +124,31 @@ def _parse_dict(name: str, prompt: Mapping[Any, Any]) -> ParsedPrompt:
         )
     if salt is not None and checks.text(f"cache_salt of {name}", salt) == "":
         raise InvalidInputError(f"cache_salt of {name} is empty; give it some text or leave it out.")
+    token_ids = None if ids is None else _parse_token_ids(name, _untyped(ids))
     return ParsedPrompt(
         text=None if text is None else checks.text(f"the text of {name}", text),
-        token_ids=None if ids is None else _parse_token_ids(name, _untyped(ids)),
+        token_ids=token_ids,
         cache_salt=salt,
         embeds=None if embeds is None else _parse_embeds(name, embeds),
+        token_types=_parse_token_types(name, _untyped(prompt.get("token_type_ids")), token_ids),
     )
+
+
+def _parse_token_types(name: str, types: object, token_ids: list[int] | None) -> list[int] | None:
+    if types is None:
+        return None
+    if token_ids is None:
+        raise InvalidInputError(f"{name} has token_type_ids, but no prompt_token_ids; give both or neither.")
+    if isinstance(types, (str, bytes, Mapping)) or not isinstance(types, Iterable):
+        raise InvalidTypeError(f"the token_type_ids of {name} are {checks.shown(types)}; expected a list of integers.")
+    kinds = [checks.plain(kind) for kind in types]
+    if wrong := [kind for kind in kinds if not _is_integer(kind)]:
+        raise InvalidTypeError(f"{name} has {checks.shown(wrong[0])} among its token_type_ids; they must be integers.")
+    if len(kinds) != len(token_ids):
+        raise InvalidInputError(
+            f"{name} has {len(token_ids)} token ids, but {len(kinds)} token_type_ids; give one for each token."
+        )
+    return cast(list[int], kinds)
 
 
 def _parse_embeds(name: str, value: Any) -> Embeds:

@@ -308,7 +308,7 @@ def _pooler(model: LoadedModel, args: EngineArgs, runner: Runner) -> Pooler | No
         max_model_len=model.max_model_len,
         vocab_size=model.vocab_size,
         width=model.core.vocab_size,
-        has_segments=(model.config.get("type_vocab_size") or 0) > 1,
+        n_token_types=model.n_token_types,
         next_id=runner.next_id,
     )
 

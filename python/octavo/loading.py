@@ -44,6 +44,7 @@ class LoadedModel:
     defaults: GenerationDefaults
     max_model_len: int
     vocab_size: int  # rows of the embedding table: token ids are below it
+    n_token_types: int  # segments that the model tells apart; 1 where it does not
     plan: PoolingPlan | None  # None where the model generates
     weight_bytes: int
     formats: Mapping[str, int]  # weight format -> tensors stored in it
@@ -181,8 +182,9 @@ def _build(
     with _core_errors(InvalidInputError):
         core = _core.Engine(body, head, options)
     vocab_size: int = model.config.vocab_size
-    n_embeddings = next(iter(loader.embedding_rows.values()))
-    _check_vocabulary(vocab_size, n_embeddings, core.vocab_size if plan is None else vocab_size, tokenizer)
+    _check_vocabulary(
+        vocab_size, loader.embedding_rows["tokens"], core.vocab_size if plan is None else vocab_size, tokenizer
+    )
     plan = plan and _with_labels(plan, opened.config, core.vocab_size)
     return LoadedModel(
         core=core,
@@ -191,6 +193,7 @@ def _build(
         defaults=defaults,
         max_model_len=options.max_model_len,
         vocab_size=vocab_size,
+        n_token_types=loader.embedding_rows.get("types", 1),
         plan=plan,
         weight_bytes=loader.store.memory_bytes,
         formats=checkpoint.formats,

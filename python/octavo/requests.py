@@ -83,6 +83,10 @@ class RequestBuilder:
         """The prompt's final token ids: truncated where asked, and checked against the model."""
         if isinstance(encoded, OctavoError):
             raise encoded
+        if any(prompt.token_types or ()):
+            raise InvalidInputError(
+                f"prompt {index} has token_type_ids, which no model that generates tells apart; leave them out."
+            )
         ids = prompt.token_ids if prompt.token_ids is not None else encoded
         ids = options.for_request(params.truncate_prompt_tokens).truncated(ids, self._model.max_model_len - 1)
         self._check_ids(index, ids)

@@ -33,10 +33,14 @@ def trace_model(model: nn.Model, plan: PoolingPlan | None, weights: nn.Weights) 
         assert isinstance(model, nn.CausalLM)
         rows = model.logits(model.final_norm(rows))
     else:
-        rows = model.classify(rows) if plan.head == "classify" else _dense(rows, plan)
+        rows = _classes(rows, plan, model) if plan.head == "classify" else _dense(rows, plan)
     body.graph.set_output(hidden.index)
     head.graph.set_output(rows.index)
     return body.graph, head.graph
+
+
+def _classes(rows: nn.Value, plan: PoolingPlan, model: nn.Model) -> nn.Value:
+    return model.classify_token(rows) if plan.classifies_tokens else model.classify(rows)
 
 
 def _dense(rows: nn.Value, plan: PoolingPlan) -> nn.Value:

@@ -12,6 +12,7 @@ import pytest
 
 from encoder_folders import FAMILIES, make_encoder
 from octavo import LLM, PoolingParams
+from octavo.errors import InvalidInputError
 from octavo.nn.relative_bias import distance_buckets
 from octavo.pooling.requests import PoolingRequest, run_requests
 from pooling_folders import write_tokenizer
@@ -176,6 +177,21 @@ def test_modernbert_classifies_the_mean(tmp_path: Path, prompts: list[list[int]]
     raw = load(folder).classify(prompts, pooling_params=RAW, use_tqdm=False)
     expected = [outputs(model, ids).logits[0].numpy() for ids in prompts]
     np.testing.assert_allclose([o.outputs.probs for o in raw], expected, atol=BOUND, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_classes_of_tokens(family: str, tmp_path: Path, prompts: list[list[int]]) -> None:
+    folder = make_encoder(tmp_path, family, "ForTokenClassification", num_labels=N_LABELS)
+    model, llm = reference(folder, "AutoModelForTokenClassification"), load(folder)
+    raw = llm.encode(prompts, RAW, pooling_task="token_classify", use_tqdm=False)
+    probs = llm.encode(prompts, pooling_task="token_classify", use_tqdm=False)
+    for ids, row, prob in zip(prompts, raw, probs, strict=True):
+        logits = outputs(model, ids).logits[0]
+        np.testing.assert_allclose(row.outputs.data, logits, atol=BOUND, rtol=0)
+        np.testing.assert_allclose(prob.outputs.data, logits.softmax(-1), atol=BOUND, rtol=0)
+    for method in (llm.classify, llm.embed):
+        with pytest.raises(InvalidInputError, match="token_classify|--convert embed"):
+            method(prompts)
 
 
 def test_mpnets_buckets() -> None:

@@ -23,6 +23,14 @@ CLASSIFIERS = {
     "gemma2": FamilySpec("Gemma2ForSequenceClassification", {**GEMMA, **LABELS, "sliding_window": 24}),
     "gemma3": FamilySpec("Gemma3TextForSequenceClassification", {**GEMMA3, **LABELS}),
 }
+TOKEN_CLASSIFIERS = {
+    "gpt2": FamilySpec("GPT2ForTokenClassification", {**GPT2, **LABELS}),
+    "gpt_neox": FamilySpec("GPTNeoXForTokenClassification", {**MLP, **LABELS}),
+    "starcoder2": FamilySpec("Starcoder2ForTokenClassification", {**GQA, **LABELS}),
+    "gemma": FamilySpec("GemmaForTokenClassification", {**GEMMA, **LABELS}),
+    "llama": FamilySpec("LlamaForTokenClassification", {**GQA, **LABELS}),
+    "qwen3": FamilySpec("Qwen3ForTokenClassification", {**GQA, **LABELS}),
+}
 ENCODERS = {
     "opt": FamilySpec("OPTModel", {**OPT, "word_embed_proj_dim": 48}),
     "gpt2": FamilySpec("GPT2Model", GPT2),
@@ -53,6 +61,15 @@ def test_classes(name, tmp_path):
     for ids, output in zip(PROMPTS, outputs, strict=True):
         logits = expected(folder, "AutoModelForSequenceClassification", ids).logits[0]
         np.testing.assert_allclose(output.outputs.probs, logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", TOKEN_CLASSIFIERS)
+def test_classes_of_tokens(name, tmp_path):
+    folder = make_model(tmp_path, TOKEN_CLASSIFIERS[name])
+    outputs = load(folder).encode(PROMPTS, RAW, pooling_task="token_classify", use_tqdm=False)
+    for ids, output in zip(PROMPTS, outputs, strict=True):
+        logits = expected(folder, "AutoModelForTokenClassification", ids).logits[0]
+        np.testing.assert_allclose(output.outputs.data, logits, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -29,7 +29,7 @@ _FAMILIES = {
     "StableLm": ("stablelm", "StableLm"),
     "Starcoder2": ("starcoder2", "Starcoder2"),
 }
-_TASKS = ("ForCausalLM", "Model", "ForSequenceClassification")
+_TASKS = ("ForCausalLM", "Model", "ForSequenceClassification", "ForTokenClassification")
 _ENCODERS = {
     "Bert": ("bert", "Bert"),
     "Camembert": ("roberta", "Roberta"),
@@ -40,7 +40,7 @@ _ENCODERS = {
     "Roberta": ("roberta", "Roberta"),
     "XLMRoberta": ("roberta", "Roberta"),
 }
-_ENCODER_TASKS = ("Model", "ForMaskedLM", "ForSequenceClassification")
+_ENCODER_TASKS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
 
 # Spelt otherwise than the rest of their family.
 _OTHERS = {

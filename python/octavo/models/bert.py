@@ -70,3 +70,6 @@ class Bert(nn.Model):
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.tanh(nn.Linear(f"{self.base_prefix}.pooler.dense", bias=True)(pooled))
         return nn.Linear("classifier", bias=True)(pooled)
+
+    def classify_token(self, hidden: nn.Value) -> nn.Value:
+        return nn.Linear("classifier", bias=True)(hidden)

@@ -53,3 +53,6 @@ class DistilBert(nn.Model):
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.activation("relu")(nn.Linear("pre_classifier", bias=True)(pooled))
         return nn.Linear("classifier", bias=True)(pooled)
+
+    def classify_token(self, hidden: nn.Value) -> nn.Value:
+        return nn.Linear("classifier", bias=True)(hidden)

@@ -62,3 +62,6 @@ class GPT2(nn.CausalLM):
 
     def logits(self, hidden: nn.Value) -> nn.Value:
         return self.lm_head(hidden)
+
+    def classify_token(self, hidden: nn.Value) -> nn.Value:
+        return nn.Linear("classifier", bias=True)(hidden)

@@ -76,6 +76,9 @@ class ModernBert(nn.Model):
         pooled = _norm("head.norm", c)(act(nn.Linear("head.dense", bias=c.classifier_bias)(pooled)))
         return nn.Linear("classifier", bias=True)(pooled)
 
+    def classify_token(self, hidden: nn.Value) -> nn.Value:
+        return self.classify(hidden)
+
 
 def _layer_kinds(c: nn.ModelConfig) -> list[str]:
     every = c.get("global_attn_every_n_layers", 3)

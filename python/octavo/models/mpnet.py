@@ -66,3 +66,6 @@ class MPNet(nn.Model):
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.tanh(nn.Linear("classifier.dense", bias=True)(pooled))
         return nn.Linear("classifier.out_proj", bias=True)(pooled)
+
+    def classify_token(self, hidden: nn.Value) -> nn.Value:
+        return nn.Linear("classifier", bias=True)(hidden)

@@ -77,3 +77,6 @@ class NomicBert(nn.Model):
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.tanh(nn.Linear("nomic_bert.pooler.dense", bias=True)(pooled))
         return nn.Linear("classifier", bias=True)(pooled)
+
+    def classify_token(self, hidden: nn.Value) -> nn.Value:
+        return nn.Linear("classifier", bias=True)(hidden)

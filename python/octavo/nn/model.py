@@ -46,6 +46,10 @@ class Model(ABC):
         """Pooled hidden states -> a logit for each label (n_rows, labels)."""
         return Linear("score")(pooled)
 
+    def classify_token(self, hidden: Value) -> Value:
+        """Hidden states -> a logit for each label of each token (n_rows, labels)."""
+        return Linear("score", bias=True)(hidden)
+
     @property
     def kv_values_per_token(self) -> int:
         """Numbers that the KV cache holds for one token, over all layers that keep them."""

@@ -45,7 +45,7 @@ class Embedding:
         self.scale = scale
 
     def __call__(self, trace: Trace) -> Value:
-        table = trace.weights.embedding(f"{self.name}.weight")
+        table = trace.weights.embedding(f"{self.name}.weight", self.source)
         return trace.value(trace.graph.embed(table, getattr(_core.EmbedSource, self.source), self.offset, self.scale))
 
 

@@ -41,8 +41,8 @@ class Weights(Protocol):
     def bias(self, part: Part) -> int:
         """The vector (out features,) of ``part``."""
 
-    def embedding(self, name: str) -> int:
-        """The table ``name`` (rows, width)."""
+    def embedding(self, name: str, source: str) -> int:
+        """The table ``name`` (rows, width), whose rows are taken by ``source`` as in Embedding."""
 
     def vector(self, name: str, plus: float = 0.0) -> int:
         """The vector ``name``, with ``plus`` added to each element."""

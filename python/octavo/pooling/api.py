@@ -27,7 +27,8 @@ Params = PoolingParams | Sequence[PoolingParams] | None
 class PoolingMethods:
     """What `octavo.LLM` offers of a pooling model. Every method takes:
 
-    prompts: One prompt or any iterable of prompts: text, token ids, or dicts with "prompt" or "prompt_token_ids".
+    prompts: One prompt or any iterable of prompts: text, token ids, or dicts with "prompt" or "prompt_token_ids" and
+        perhaps "token_type_ids", which tell its segments apart.
     pooling_params: For all prompts, or one for each.
     use_tqdm: Whether to show a progress bar, or what to make it with.
     truncate_prompt_tokens: Keep only this many tokens of each prompt; -1 keeps what the model can take.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Head = Literal["embed", "classify"]
 
 _GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-_CLASSIFYING = ("ForSequenceClassification", "ForTokenClassification")
+_OF_TOKENS = "ForTokenClassification"
+_CLASSIFYING = ("ForSequenceClassification", _OF_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class PoolingPlan:
 
     Attributes:
         head: Whether hidden states go through the classifier or are the result.
+        classifies_tokens: The classifier was made for tokens, not for what is pooled of them.
         per_token: The model's own task gives a row for every token.
         pooling: "LAST", "CLS" or "MEAN"; None is the model's own default.
         use_activation: Whether the last step is done where a request does not say.
@@ -44,6 +46,7 @@ class PoolingPlan:
     """
 
     head: Head
+    classifies_tokens: bool = False
     per_token: bool = False
     pooling: str | None = None
     use_activation: bool = True
@@ -60,14 +63,14 @@ class PoolingPlan:
     concatenates: bool = False
 
     @property
-    def tasks(self) -> tuple[str, str]:
+    def tasks(self) -> tuple[str, ...]:
         """What the model may be asked for: a row for a prompt, a row for a token."""
-        return (self.head, f"token_{self.head}")
+        return (f"token_{self.head}",) if self.classifies_tokens else (self.head, f"token_{self.head}")
 
     @property
     def task(self) -> str:
         """What the model is asked for where the caller does not say."""
-        return self.tasks[int(self.per_token)]
+        return self.tasks[-1] if self.per_token else self.tasks[0]
 
 
 def resolve_pooling(
@@ -116,12 +119,12 @@ def _plan(
     wanted = merged(args.pooler_config, args.override_pooler_config)
     head = _head(architecture, config, _asked_head(args, convert, wanted))
     common = {
-        "per_token": wanted.per_token or (wanted.task is None and architecture.endswith("ForTokenClassification")),
+        "per_token": wanted.per_token,
         "max_seq_length": modules.max_seq_length if modules else None,
         "lowercase": bool(modules and modules.lowercase),
     }
     if head == "classify":
-        return _classifier(config, wanted, common)
+        return _classifier(config, wanted, {**common, "classifies_tokens": architecture.endswith(_OF_TOKENS)})
     return _embedder(config, wanted, common, modules or SentenceTransformer(normalize=True))
 
 

@@ -12,7 +12,7 @@ from octavo.pooling.activations import Rows, activate, normalize
 from octavo.pooling.config import TASKS
 from octavo.pooling.plan import PoolingPlan
 from octavo.pooling.requests import PoolingRequest, run_requests
-from octavo.pooling.tokenization import encode_text, encode_texts
+from octavo.pooling.tokenization import Encoded, Texts, encode_texts
 from octavo.pooling_outputs import PoolingOutput, PoolingRequestOutput
 from octavo.pooling_params import PoolingParams
 from octavo.progress import ProgressBar, UseTqdm
@@ -55,7 +55,7 @@ class Pooler:
         core: octavo._core.Engine.
         name: What the model is called in messages.
         width: Numbers in a row: dimensions of an embedding, or classes.
-        has_segments: Whether the model tells the texts of a pair apart by token types.
+        n_token_types: Segments that the model tells apart, such as the texts of a pair; 1 where it does not.
         next_id: Gives the number of a new request.
     """
 
@@ -66,13 +66,18 @@ class Pooler:
     max_model_len: int
     vocab_size: int
     width: int
-    has_segments: bool
+    n_token_types: int
     next_id: Callable[[], int]
 
     def check_task(self, task: str) -> None:
         """Raises InvalidInputError where the model was not loaded for the task."""
         if task not in TASKS:
             raise InvalidInputError(f"pooling_task must be one of {', '.join(TASKS)}, got {task!r}.")
+        if task == "classify" and self.plan.classifies_tokens:
+            raise InvalidInputError(
+                "This model has classes for every token, not for the prompt; call "
+                "LLM.encode(prompts, pooling_task='token_classify')."
+            )
         if task not in self.plan.tasks:
             raise InvalidInputError(_UNSUPPORTED[task.removeprefix("token_")])
 
@@ -104,25 +109,29 @@ class Pooler:
             raise combine_errors(errors)
         return requests
 
-    def _encoded(self, prompts: Prompts, params: Sequence[Any], how: TokenizationOptions) -> dict[int, list[int]]:
-        """The token ids of texts, made together on several threads: of those that the call alone says how to cut."""
+    def _encoded(self, prompts: Prompts, params: Sequence[Any], how: TokenizationOptions) -> dict[int, Encoded]:
+        """The token ids of texts, made together: of those that the call alone says how to cut."""
         texts = {
-            i: prompt.text.lower() if self.plan.lowercase else prompt.text
+            i: self._texts(prompt)
             for i, prompt in enumerate(prompts)
-            if type(prompt) is ParsedPrompt and prompt.text is not None and prompt.token_ids is None
+            if prompt is not None and prompt.text is not None and prompt.token_ids is None
             if getattr(params[i], "truncate_prompt_tokens", None) is None
         }
         try:
-            encoded = encode_texts(self.tokenizer, list(texts.values()), how, self.max_model_len)
+            return encode_texts(self.tokenizer, texts, how, self.max_model_len)
         except OctavoError:
             return {}  # one by one, to name the text that cannot be used
-        return dict(zip(texts, encoded, strict=True))
+
+    def _texts(self, prompt: ParsedPrompt) -> Texts:
+        text = prompt.text or ""
+        lower = str.lower if self.plan.lowercase else str
+        return (lower(text), lower(prompt.pair)) if isinstance(prompt, TextPair) else (lower(text),)
 
     def _request(
         self,
         index: int,
         prompt: ParsedPrompt | None,
-        encoded: list[int] | None,
+        encoded: Encoded | None,
         error: OctavoError | None,
         params: Any,
         call: Call,
@@ -137,24 +146,25 @@ class Pooler:
         params = params.clone()
         params.validate()
         self._check_dimensions(params, call.task)
-        ids, types = (encoded, []) if encoded is not None else self._token_ids(index, prompt, params, call.how)
+        ids, types = encoded or self._token_ids(index, prompt, params, call.how)
         self._check_ids(index, ids)
-        segments = types if self.has_segments and any(types) else None
-        return PoolingRequest(str(self.next_id()), ids, params, segments, prompt.cache_salt)
+        if any(types) and (self.n_token_types > 1 or prompt.token_types is not None):
+            self._check_types(index, types)
+        else:
+            types = []  # a tokenizer may tell texts apart that the model does not
+        return PoolingRequest(str(self.next_id()), ids, params, types or None, prompt.cache_salt)
 
-    def _token_ids(
-        self, index: int, prompt: ParsedPrompt, params: PoolingParams, how: TokenizationOptions
-    ) -> tuple[list[int], list[int]]:
+    def _token_ids(self, index: int, prompt: ParsedPrompt, params: PoolingParams, how: TokenizationOptions) -> Encoded:
         own = params.truncate_prompt_tokens
         how = how if own is None else replace(how, limit=own)
         if prompt.token_ids is not None:
-            return how.truncated(prompt.token_ids, self.max_model_len), []
+            both = (prompt.token_ids, prompt.token_types or [])
+            ids, types = (how.truncated(values, self.max_model_len) for values in both)
+            return ids, types
         if prompt.embeds is not None:
             raise InvalidInputError(f"prompt {index} is given as embeddings, which pooling does not take; pass text.")
-        texts = [prompt.text or "", prompt.pair if isinstance(prompt, TextPair) else None]
-        text, pair = [part.lower() if part and self.plan.lowercase else part for part in texts]
         try:
-            return encode_text(self.tokenizer, text or "", pair, how, self.max_model_len)
+            return encode_texts(self.tokenizer, {index: self._texts(prompt)}, how, self.max_model_len)[index]
         except OctavoError as error:
             raise type(error)(f"prompt {index}: {error}") from None
 
@@ -170,6 +180,13 @@ class Pooler:
             raise InvalidInputError(
                 f"prompt {index} has the token id {max(ids)}, out of vocabulary; this model's token ids are 0 to "
                 f"{self.vocab_size - 1}."
+            )
+
+    def _check_types(self, index: int, types: list[int]) -> None:
+        if wrong := [kind for kind in types if not 0 <= kind < self.n_token_types]:
+            raise InvalidInputError(
+                f"prompt {index} has the token type {wrong[0]}; this model's token types are at least 0 and below "
+                f"{self.n_token_types}."
             )
 
     def _check_dimensions(self, params: PoolingParams, task: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,9 +88,24 @@ class Tokenizer:
 
         Arguments and errors are those of ``encode``; of two texts that are too long the longer one is cut first.
         """
-        encoding = self.backend.encode(_checked_text(text), _checked_text(pair), add_special_tokens=add_special_tokens)
-        kept = kept_positions(encoding, max_length, truncation_side)
-        return _picked(encoding.ids, kept), _picked(encoding.type_ids, kept)
+        pairs = [(text, pair)]
+        return self.encode_pairs(pairs, add_special_tokens, max_length=max_length, truncation_side=truncation_side)[0]
+
+    def encode_pairs(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        add_special_tokens: bool = True,
+        *,
+        max_length: int | None = None,
+        truncation_side: TruncationSide = "right",
+    ) -> list[tuple[list[int], list[int]]]:
+        """``encode_pair`` of every pair, on several threads and without the GIL."""
+        checked = [(_checked_text(text), _checked_text(pair)) for text, pair in pairs]
+        encoded = []
+        for encoding in self._encodings(checked, add_special_tokens):
+            kept = kept_positions(encoding, max_length, truncation_side)
+            encoded.append((_picked(encoding.ids, kept), _picked(encoding.type_ids, kept)))
+        return encoded
 
     def encode_batch(
         self,
@@ -101,15 +116,21 @@ class Tokenizer:
         truncation_side: TruncationSide = "right",
     ) -> list[list[int]]:
         """``encode`` of every text, on several threads and without the GIL."""
-        checked = [_checked_text(text) for text in texts]
-        if len(checked) == 1:  # no threads, which would tie the process against forks
-            return [self.encode(checked[0], add_special_tokens, max_length=max_length, truncation_side=truncation_side)]
-        ids: list[list[int]] = []
-        for start in range(0, len(checked), _BATCH):
-            part = checked[start : start + _BATCH]
-            for encoding in self.backend.encode_batch_fast(part, add_special_tokens=add_special_tokens):
-                ids.append(_picked(encoding.ids, kept_positions(encoding, max_length, truncation_side)))
-        return ids
+        checked = [(_checked_text(text),) for text in texts]
+        return [
+            _picked(encoding.ids, kept_positions(encoding, max_length, truncation_side))
+            for encoding in self._encodings(checked, add_special_tokens)
+        ]
+
+    def _encodings(self, inputs: Sequence[tuple[str, ...]], add_special_tokens: bool) -> Iterator[tokenizers.Encoding]:
+        """Of texts and pairs of texts."""
+        if len(inputs) == 1:  # no threads, which would tie the process against forks
+            text, *pair = inputs[0]
+            yield self.backend.encode(text, pair[0] if pair else None, add_special_tokens=add_special_tokens)
+            return
+        for start in range(0, len(inputs), _BATCH):
+            part = [texts if len(texts) == 2 else texts[0] for texts in inputs[start : start + _BATCH]]
+            yield from self.backend.encode_batch_fast(part, add_special_tokens=add_special_tokens)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD.

@@ -57,7 +57,7 @@ class WeightLoader:
         self._progress = progress
         self._formats = {row["name"] for row in _core.formats()}
         self._ids: dict[tuple[str, ...], int] = {}
-        self.embedding_rows: dict[str, int] = {}  # by table
+        self.embedding_rows: dict[str, int] = {}  # by what they are taken by: "tokens", "positions", "types"
 
     def linear(self, part: Part, *, exact: bool = False) -> int:
         """A matrix, repacked for the kernels or left in its file."""
@@ -97,13 +97,13 @@ class WeightLoader:
             return self.vector(name)
         return self._load(("bias", name, _rows_key(part)), lambda: self._add_floats(name, self.floats(name)[part.rows]))
 
-    def embedding(self, name: str) -> int:
+    def embedding(self, name: str, source: str) -> int:
         """A table whose rows stay in the file."""
 
         def add() -> int:
             tensor = self._tensor(name)
             n, k = _matrix_shape(tensor)
-            self.embedding_rows.setdefault(name, n)
+            self.embedding_rows[source] = n
             added: int = self.store.add_embedding(name, tensor.format, n, k, tensor.data)
             return added
 
