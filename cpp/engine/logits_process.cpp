@@ -74,6 +74,17 @@ bool has_penalties(const SamplingConfig& config) {
   return config.repetition_penalty != 1.0f || config.frequency_penalty != 0.0f || config.presence_penalty != 0.0f;
 }
 
+// Whether the host's mask leaves nothing but what ends an output: its grammar is over, and wins over min_tokens.
+bool only_ends_left(const float* logits, int vocab, const SamplingConfig& config) {
+  const auto in = [](const std::vector<Token>& ids, Token id) {
+    return std::find(ids.begin(), ids.end(), id) != ids.end();
+  };
+  for (Token id = 0; id < vocab; ++id) {
+    if (logits[id] > kMasked && !in(config.eos_token_ids, id) && !in(config.stop_token_ids, id)) return false;
+  }
+  return config.host_mask;
+}
+
 }  // namespace
 
 void apply_mask(float* logits, int vocab, const uint32_t* mask) {
@@ -98,7 +109,7 @@ void process_logits(float* logits, int vocab, const SamplingConfig& config, cons
                     SamplerScratch& scratch) {
   if (!config.allowed_token_ids.empty()) keep_allowed(logits, vocab, config.allowed_token_ids, scratch.values);
   mask_bad_words(logits, vocab, config.bad_words, history.output);
-  if (history.output.size() < static_cast<size_t>(config.min_tokens)) {
+  if (history.output.size() < static_cast<size_t>(config.min_tokens) && !only_ends_left(logits, vocab, config)) {
     mask(logits, vocab, config.eos_token_ids);
     mask(logits, vocab, config.stop_token_ids);
   }

@@ -68,22 +68,22 @@ inline bool repeats(std::span<const Token> output, const RepetitionDetection& co
 }
 
 // Appends a sampled token and decides whether it ends the sequence: eos, then stop ids, then length, then repetition.
+// Before min_tokens neither of the first two does, but for an eos under a mask: its grammar left nothing else.
 inline void append_token(Sequence& seq, Token token, int max_model_len) {
   const SamplingConfig& config = seq.sampling;
   const auto has = [token](const std::vector<Token>& ids) {
     return std::find(ids.begin(), ids.end(), token) != ids.end();
   };
   seq.tokens.push_back(token);
-  if (seq.n_output() >= config.min_tokens) {
-    if (!config.ignore_eos && has(config.eos_token_ids)) {
-      seq.finish = FinishReason::kStop;
-      return;
-    }
-    if (has(config.stop_token_ids)) {
-      seq.finish = FinishReason::kStop;
-      seq.stop_token = token;
-      return;
-    }
+  const bool enough = seq.n_output() >= config.min_tokens;
+  if ((enough || config.host_mask) && !config.ignore_eos && has(config.eos_token_ids)) {
+    seq.finish = FinishReason::kStop;
+    return;
+  }
+  if (enough && has(config.stop_token_ids)) {
+    seq.finish = FinishReason::kStop;
+    seq.stop_token = token;
+    return;
   }
   if (seq.n_output() >= config.max_tokens || seq.n_tokens() >= max_model_len)
     seq.finish = FinishReason::kLength;

@@ -84,7 +84,7 @@ class SamplingParams:
         stop_token_ids: Token ids that end the output.
         ignore_eos: Go on after the model's end-of-sequence token.
         max_tokens: Most tokens to generate; None goes on up to the model's maximum length.
-        min_tokens: Tokens to generate before any stop is heeded.
+        min_tokens: Tokens to generate before any stop is heeded; a structured output that is complete ends before them.
         logprobs: Log probabilities to return for each output token: this many of the most likely and the sampled
             one; 0 only the sampled one, -1 the whole vocabulary, None nothing.
         prompt_logprobs: The same for each token of the prompt.

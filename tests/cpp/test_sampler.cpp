@@ -193,6 +193,23 @@ Case random_case(std::mt19937& random) {
 
 }  // namespace
 
+TEST_CASE("process_logits: under a mask that leaves only ends, min_tokens does not bar them") {
+  SamplingConfig config;
+  config.eos_token_ids = {1};
+  config.stop_token_ids = {2};
+  config.min_tokens = 3;
+  const auto processed = [&](Row row) {
+    SamplerScratch scratch;
+    process_logits(row.data(), static_cast<int>(row.size()), config, {}, scratch);
+    return row;
+  };
+  const Row over = {-kInf, 0.5f, -kInf, -kInf}, open = {-kInf, 0.5f, 0.25f, 0.0f}, barred = {-kInf, -kInf, -kInf, 0.0f};
+  CHECK(processed(over) == Row(4, -kInf));
+  config.host_mask = true;
+  CHECK(processed(over) == over);
+  CHECK(processed(open) == barred);
+}
+
 TEST_CASE("select: order keys follow the order of floats") {
   const Row values = {-kInf, -3e38f, -1.0f, -1e-40f, 0.0f, 1e-40f, 1.0f, 3e38f, kInf};
   for (size_t i = 1; i < values.size(); ++i) CHECK(order_key(values[i - 1]) < order_key(values[i]));

@@ -263,6 +263,12 @@ TEST_CASE("scheduler: stop order is eos, stop ids, length; none of the first two
   append_token(seq, 8, 100);
   CHECK(seq.finish == FinishReason::kStop);
   CHECK(seq.stop_token == 8);
+  Sequence masked = seq;
+  masked.tokens = {1};
+  masked.sampling.host_mask = true;
+  masked.sampling.min_tokens = 9;
+  append_token(masked, 7, 100);
+  CHECK(masked.finish == FinishReason::kStop);
   Sequence eos = seq;
   eos.tokens = {1};
   eos.stop_token = -1;

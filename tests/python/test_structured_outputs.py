@@ -204,6 +204,15 @@ def test_only_the_end_may_follow_a_finished_grammar(llm: LLM) -> None:
     assert set(output.token_ids[after:]) <= set(ends)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_finished_grammar_wins_over_min_tokens(llm: LLM, temperature: float) -> None:
+    for form, text in (({"regex": "abc"}, "abc"), ({"choice": ["yes"]}, "yes"), ({"json": {"const": 17}}, "17")):
+        output = sample(llm, form, min_tokens=50, temperature=temperature)
+        assert (output.text, output.finish_reason, output.stop_reason) == (text, "stop", None)
+    longer = sample(llm, {"regex": "[a-c]{1,99}"}, min_tokens=30, temperature=temperature)
+    assert len(longer.token_ids) >= 30 and re.fullmatch("[a-c]{30,99}", longer.text)
+
+
 def test_max_tokens_may_cut(llm: LLM) -> None:
     output = sample(llm, {"regex": "x{50}"}, max_tokens=2)
     assert output.finish_reason == "length" and re.fullmatch("x+", output.text)
