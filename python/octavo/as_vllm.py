@@ -94,6 +94,9 @@ def main(args: Sequence[str]) -> None:
     if not args or args[0] in ("-h", "--help"):
         print("usage: python -m octavo.as_vllm script.py [arguments of the script]")
         raise SystemExit(0 if args else 2)
+    if not os.path.exists(args[0]):
+        print(f"octavo.as_vllm: there is no script {args[0]!r}; give the path of one.", file=sys.stderr)
+        raise SystemExit(2)
     sys.meta_path.insert(0, _Finder())
     sys.argv = list(args)
     sys.path[0] = os.path.dirname(os.path.abspath(args[0]))

@@ -53,11 +53,17 @@ def _saved(folder: Path, architecture: str, config: dict[str, Any], dtype: str) 
 
 
 def _opt(folder: Path) -> dict[str, Any]:
-    """facebook/opt-125m: weights in PyTorch's own file."""
+    """facebook/opt-125m: weights in PyTorch's own file, the vocabulary and its merges in GPT-2's two."""
     import torch
     from safetensors.torch import load_file
 
-    write_tokenizer(folder, single="</s> $A", pair="</s> $A </s> $B", **_NAMED)
+    write_tokenizer(folder, **_NAMED).backend_tokenizer.model.save(str(folder))
+    (folder / "tokenizer.json").unlink()
+    named = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
+    tokens = {name: {"content": text, "normalized": True, "__type": "AddedToken"} for name, text in named.items()}
+    tokenizer = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "add_prefix_space": False, **tokens}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (folder / "special_tokens_map.json").write_text(json.dumps(named))
     ids = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1, "prefix": "</s>"}
     sizes = {**_SIZES, "ffn_dim": 128, "word_embed_proj_dim": 64, "max_position_embeddings": 256}
     rest = {"activation_function": "relu", "do_layer_norm_before": True, "_remove_final_layer_norm": False}

@@ -164,6 +164,20 @@ def test_scores_of_pairs(tmp_path: Path) -> None:
         assert score.outputs.score == pytest.approx(float(logit.sigmoid()), abs=BOUND)
 
 
+def test_a_reranker_keeps_its_order_in_the_default_dtype(tmp_path: Path) -> None:
+    """Where scores in float32 differ by more than the rounding of eight bits, the order is the same."""
+    folder = make_encoder(tmp_path, "XLMRoberta", "ForSequenceClassification", num_labels=1, num_hidden_layers=6)
+    model = reference(folder, "AutoModelForSequenceClassification")
+    rng = np.random.default_rng(3)
+    documents = [rng.integers(3, 300, 60).tolist() for _ in range(40)]
+    judged = np.array([outputs(model, ids).logits[0, 0] for ids in documents])
+    llm = load(folder, dtype="auto")
+    raw = np.array([o.outputs.probs[0] for o in llm.classify(documents, pooling_params=RAW, use_tqdm=False)])
+    assert np.abs(raw - judged).max() <= 0.05 * judged.std()
+    far_apart = judged[:, None] - judged[None, :] > 0.1 * judged.std()
+    assert (raw[:, None] > raw[None, :])[far_apart].all() and far_apart.mean() > 0.4
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_masked_language_models_embed(family: str, tmp_path: Path, prompts: list[list[int]]) -> None:
     folder = make_encoder(tmp_path, family, "ForMaskedLM")

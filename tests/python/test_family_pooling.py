@@ -12,6 +12,7 @@ from test_family_parity import GEMMA, GEMMA3, GPT2, GQA, MLP, OPT, VOCAB
 PROMPTS = [np.random.default_rng(n).integers(3, VOCAB, n).tolist() for n in (45, 70, 1)]
 RAW = PoolingParams(use_activation=False)
 LABELS = {"num_labels": 3}
+MOE = {**GQA, **LABELS, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16}
 
 CLASSIFIERS = {
     "opt": FamilySpec("OPTForSequenceClassification", {**OPT, **LABELS, "word_embed_proj_dim": 48}),
@@ -22,6 +23,10 @@ CLASSIFIERS = {
     "gemma": FamilySpec("GemmaForSequenceClassification", {**GEMMA, **LABELS}),
     "gemma2": FamilySpec("Gemma2ForSequenceClassification", {**GEMMA, **LABELS, "sliding_window": 24}),
     "gemma3": FamilySpec("Gemma3TextForSequenceClassification", {**GEMMA3, **LABELS}),
+    "smollm3": FamilySpec("SmolLM3ForSequenceClassification", {**GQA, **LABELS}),
+    "mixtral": FamilySpec("MixtralForSequenceClassification", {**GQA, **LABELS, "num_local_experts": 3}),
+    "qwen2_moe": FamilySpec("Qwen2MoeForSequenceClassification", {**MOE, "shared_expert_intermediate_size": 48}),
+    "qwen3_moe": FamilySpec("Qwen3MoeForSequenceClassification", MOE),
 }
 TOKEN_CLASSIFIERS = {
     "gpt2": FamilySpec("GPT2ForTokenClassification", {**GPT2, **LABELS}),

@@ -32,6 +32,12 @@ PROMPTS = [
 ]
 QUERY = "What is the capital of France?"
 TEXTS = ["The capital of Brazil is Brasilia.", "The capital of France is Paris."]
+CHAT = [  # the conversation of the page's chat.py
+    {"role": "system", "content": "You are a helpful assistant"},
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hello! How can I assist you today?"},
+    {"role": "user", "content": "Write an essay about the importance of higher education."},
+]
 EXACT = ("--dtype", "float32", "--kv-cache-memory-bytes", "16M")
 WAYS = ["example", "page", "as_vllm"]
 CLOSE = {"atol": 1e-4, "rtol": 0}
@@ -139,10 +145,18 @@ def test_generate(way: str, page_model: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["page", "as_vllm"])
 def test_chat(way: str, page_model: Any, tmp_path: Path) -> None:
-    home, _ = page_model("meta-llama/Llama-3.2-1B-Instruct")
+    import torch
+
+    home, folder = page_model("meta-llama/Llama-3.2-1B-Instruct")
     text = run(way, "chat", home, tmp_path, *EXACT, "--max-tokens", "4", "--temperature", "0", "--top-k", "3")
     assert text.count("Generated text: ") == 11
-    assert text.count("<|start_header_id|>user<|end_header_id|>\\nWrite an essay") == 11
+    model, tokenizer = loaded(folder, "AutoModelForCausalLM")
+    [prompt] = set(re.findall(r"Prompt: ('.*')", text))
+    [generated] = set(re.findall(r"Generated text: ('.*')", text))
+    assert ast.literal_eval(prompt) == tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(ast.literal_eval(prompt), add_special_tokens=False).input_ids
+    output = model.generate(torch.tensor([ids]), max_new_tokens=4, do_sample=False)[0, len(ids) :]
+    assert ast.literal_eval(generated) == tokenizer.decode(output, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("way", ["page", "as_vllm"])
@@ -150,6 +164,29 @@ def test_basic(way: str, page_model: Any, tmp_path: Path) -> None:
     home, _ = page_model("facebook/opt-125m")
     text = run(way, "basic", home, tmp_path)
     assert text.count("Prompt: ") == text.count("Output: ") == 4
+
+
+def test_opt_by_its_name(page_model: Any) -> None:
+    """From fp16 weights in PyTorch's file, vocab.json and merges.txt."""
+    import torch
+
+    home, folder = page_model("facebook/opt-125m")
+    assert not {file.name for file in folder.iterdir()} & {"tokenizer.json", "model.safetensors"}
+    lines = (
+        "from octavo import LLM, SamplingParams",
+        "llm = LLM('facebook/opt-125m', dtype='float32', kv_cache_memory_bytes='8M')",
+        f"for o in llm.generate({PROMPTS!r}, SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)):",
+        "    print((o.prompt_token_ids, o.outputs[0].token_ids, o.outputs[0].text))",
+    )
+    done = smollm2.run_python("-c", "\n".join(lines), HF_HUB_CACHE=str(home / "hub"), HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    model, tokenizer = loaded(folder, "AutoModelForCausalLM")
+    for prompt, line in zip(PROMPTS, done.stdout.splitlines(), strict=True):
+        ids, output, text = ast.literal_eval(line)
+        assert ids == tokenizer(prompt).input_ids and ids[0] == 2
+        options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+        assert output == model.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist()
+        assert text == tokenizer.decode(output, skip_special_tokens=True)
 
 
 AQLM = [
@@ -209,6 +246,8 @@ def test_as_vllm_names_what_octavo_lacks(tmp_path: Path) -> None:
     script.write_text("from vllm import AsyncLLMEngine")
     assert "AsyncLLMEngine" in smollm2.run_python("-m", "octavo.as_vllm", script).stderr
     assert smollm2.run_python("-m", "octavo.as_vllm").returncode == 2
+    missing = smollm2.run_python("-m", "octavo.as_vllm", tmp_path / "missing.py")
+    assert missing.returncode == 2 and missing.stderr.count("\n") == 1 and "there is no script" in missing.stderr
 
 
 def test_vllm_is_not_octavo_elsewhere() -> None:

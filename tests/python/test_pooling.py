@@ -260,6 +260,8 @@ def test_a_model_for_token_embeddings(made: Any) -> None:
     scores = [output.outputs.score for output in llm.score(QUERY, TEXTS, use_tqdm=False)]
     expected = [(query.outputs.data @ d.outputs.data.T).max(1).sum() for d in documents]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    judged = [unit(hidden_states(made("Model"), token_ids(made("Model"), text))) for text in (QUERY, *TEXTS)]
+    np.testing.assert_allclose(scores, [(judged[0] @ d.T).max(1).sum() for d in judged[1:]], **CLOSE)
 
 
 # Scores

@@ -14,7 +14,7 @@ import smollm2
 from llama_folders import LlamaSpec, make_llama
 from octavo import LLM, RequestOutput, SamplingParams
 from octavo.outputs import FlatLogprobs, Logprob
-from octavo.sampling_params import RepetitionDetectionParams, RequestOutputKind
+from octavo.sampling_params import BeamSearchParams, RepetitionDetectionParams, RequestOutputKind
 
 IDS = [5, 9, 200, 31, 7, 7, 11]
 STORY = "Once upon a time, there was a"
@@ -245,10 +245,13 @@ def test_the_generation_config_caps_every_method() -> None:
     llm = LLM(
         smollm2.NAME, override_generation_config={"max_new_tokens": 4}, kv_cache_memory_bytes="8M", max_model_len=128
     )
-    for max_tokens, most in ((9, 4), (None, 4), (3, 3)):
+    for max_tokens, most in ((64, 4), (None, 4), (3, 3)):
         params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-        lengths = [len(output.outputs[0].token_ids) for output in outputs_of_every_method(llm, params)]
-        assert lengths == [most] * 4
+        outputs = [output.outputs[0] for output in outputs_of_every_method(llm, params)]
+        assert [(len(output.token_ids), output.finish_reason) for output in outputs] == [(most, "length")] * 4
+    [beams] = llm.beam_search(STORY, BeamSearchParams(2, 64, ignore_eos=True))
+    n_prompt = len(llm.get_tokenizer().encode(STORY))
+    assert [(len(beam.tokens) - n_prompt, beam.finish_reason) for beam in beams.sequences] == [(4, "length")] * 2
     assert llm.get_default_sampling_params().max_tokens == 4
     assert all(len(output.outputs[0].token_ids) <= 4 for output in outputs_of_every_method(llm, None))
 
