@@ -120,6 +120,28 @@ def test_the_first_checkpoints_spelling(tmp_path_factory):
     assert np.abs(all_logits(llm, prompt) - twin.logits(prompt)).max() <= 2e-3
 
 
+@pytest.mark.parametrize("spec", [LLAMA, WIDE], ids=["decoded", "looked up"])
+def test_some_linears_stay_dense(tmp_path_factory, spec):
+    """As linear_weights_not_to_quantize names them: also such that are computed together with quantised ones."""
+    from safetensors.torch import load_file, save_file
+
+    folder = made(tmp_path_factory, spec, Scheme(2, 8))
+    tensors = load_file(folder / "model.safetensors")
+    kept = [f"model.layers.0.{name}_proj" for name in ("self_attn.k", "mlp.up")]
+    for name in kept:
+        parts = [tensors.pop(f"{name}.{part}") for part in ("codes", "codebooks", "scales")]
+        tensors[f"{name}.weight"] = aqlm_weight(*parts).half()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["linear_weights_not_to_quantize"] += [f"{name}.weight" for name in kept]
+    (folder / "config.json").write_text(json.dumps(config))
+    prompt = list(range(3, 40))
+    expected = from_folder(dequantise(folder, tmp_path_factory.mktemp("twin"))).logits(prompt)
+    assert np.abs(all_logits(load(folder, "float32"), prompt) - expected).max() <= 2e-3
+    errors = all_logits(load(folder, "auto"), prompt) - expected
+    assert np.sqrt(np.mean(errors**2)) <= 0.02 * expected.std()
+
+
 @pytest.mark.parametrize("scheme", [Scheme(1, 16), Scheme(2, 8), Scheme(3, 5, 16), Scheme(1, 9, 32)], ids=str)
 def test_dequantised_weights(scheme):
     import torch
