@@ -113,7 +113,7 @@ void look_up(float* out, int64_t out_stride, const ActRows& act, const Step& ste
                             .act = act.first,
                             .act_stride = act.stride,
                             .codes = chunk.weights,
-                            .pair_bytes = aqlm_pair_bytes(matrix.n),
+                            .slab_bytes = aqlm_slab_bytes(matrix.n),
                             .codebooks = matrix.codebooks,
                             .n_codebooks = matrix.n_codebooks,
                             .group = matrix.group,
@@ -337,7 +337,7 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
   const int total = static_cast<int>(n_strips(part.weight->n));
   Chunk chunk{&part, first, std::min(strips, total - first), tokens, nullptr};
   if (part.weight->by_table)
-    chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * 2;
+    chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * kAqlmTerms;
   else if (part.native)
     chunk.weights = make_panel(panel, *part.weight, first, chunk.strips);
   else if (part.weight->in_file)

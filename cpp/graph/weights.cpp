@@ -218,7 +218,7 @@ void WeightStore::keep_codes(Weight& weight, const AqlmMatrix& matrix) {
 
 void WeightStore::keep_for_tables(Weight& weight, const AqlmMatrix& matrix) {
   AqlmMatrix& kept = keep_codebooks(weight, matrix);
-  uint8_t* slabs = memory_.take(static_cast<size_t>(aqlm_slabs(matrix) * (kAqlmTerms / 2) * aqlm_pair_bytes(matrix.n)));
+  uint8_t* slabs = memory_.take(static_cast<size_t>(aqlm_slabs(matrix) * aqlm_slab_bytes(matrix.n)));
   for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
     pack_aqlm_slabs(slabs, matrix, begin * kStrip, end * kStrip);
   });

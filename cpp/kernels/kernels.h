@@ -45,7 +45,7 @@ struct AqlmTask {
   const uint8_t* act;      // rows of floats
   int64_t act_stride;      // bytes from one token to the next
   const uint8_t* codes;    // of the first row's block (quant/aqlm_slabs.h)
-  int64_t pair_bytes;      // from one pair of terms to the next
+  int64_t slab_bytes;      // from one slab to the next
   const float* codebooks;  // (n_codebooks, group, 256)
   int n_codebooks;
   int group;

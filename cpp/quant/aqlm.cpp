@@ -55,14 +55,13 @@ int64_t aqlm_slabs(const AqlmMatrix& matrix) {
 }
 
 void pack_aqlm_slabs(uint8_t* slabs, const AqlmMatrix& matrix, int64_t begin, int64_t end) {
-  const int64_t pair_bytes = aqlm_pair_bytes(matrix.n), codes = matrix.row_code_bytes();
+  const int64_t slab_bytes = aqlm_slab_bytes(matrix.n), codes = matrix.row_code_bytes();
   const int64_t in_slab = kAqlmTerms / matrix.n_codebooks * matrix.n_codebooks;
   for (int64_t row = begin; row < std::min(end, matrix.n); ++row) {
     const uint8_t* from = matrix.codes + row * codes;
-    uint8_t* to = slabs + row / kAqlmBlock * kAqlmBlock * 2 + aqlm_slot(static_cast<int>(row % kAqlmBlock));
-    for (int64_t first = 0; first < codes; first += in_slab, to += kAqlmTerms / 2 * pair_bytes)
-      for (int64_t t = 0; t < std::min(in_slab, codes - first); ++t)
-        to[t / 2 * pair_bytes + t % 2 * kAqlmBlock] = from[first + t];
+    uint8_t* to = slabs + row / kAqlmRows * kAqlmRows * kAqlmTerms + aqlm_slot(static_cast<int>(row % kAqlmRows));
+    for (int64_t first = 0; first < codes; first += in_slab, to += slab_bytes)
+      for (int64_t t = 0; t < std::min(in_slab, codes - first); ++t) to[t * kAqlmRows] = from[first + t];
   }
 }
 

@@ -1,7 +1,8 @@
 // Codes of 8 bits in the order in which tables are looked up (KernelTable::aqlm_table): slabs of kAqlmTerms codes for
-// each row, by pairs of terms and blocks of 64 rows.
+// each row, by blocks of kAqlmRows rows, so that rows that are multiplied together lie in one piece.
 //
-//   [slab][kAqlmTerms / 2][row / 64][2][aqlm_slot(row % 64)]     term: group of the slab * n_codebooks + codebook
+//   [slab][row / kAqlmRows][kAqlmTerms][aqlm_slot(row % kAqlmRows)]     term: group of the slab * n_codebooks +
+//   codebook
 //
 // A group takes n_codebooks terms, and a slab as many whole groups as it holds; what is left over is zero.
 #pragma once
@@ -11,12 +12,12 @@
 namespace octavo {
 
 inline constexpr int kAqlmTerms = 16;
-inline constexpr int kAqlmBlock = 64;  // rows
+inline constexpr int kAqlmRows = 256;
 
-// From one pair of terms to the next.
-constexpr int64_t aqlm_pair_bytes(int64_t n) { return (n + kAqlmBlock - 1) / kAqlmBlock * kAqlmBlock * 2; }
+// From one slab to the next.
+constexpr int64_t aqlm_slab_bytes(int64_t n) { return (n + kAqlmRows - 1) / kAqlmRows * kAqlmRows * kAqlmTerms; }
 
-// Where a row's code lies among those of its block: where interleaving two vectors of bytes brings it back in order.
-constexpr int aqlm_slot(int row) { return row % 32 / 8 * 16 + row / 32 * 8 + row % 8; }
+// Where a block's row lies: of 64 rows, where interleaving two vectors of bytes brings them back in order.
+constexpr int aqlm_slot(int row) { return row / 64 * 64 + row % 32 / 8 * 16 + row % 64 / 32 * 8 + row % 8; }
 
 }  // namespace octavo
