@@ -238,8 +238,9 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
   float *gates = tiles, *ups = tiles + kTileFloats;
   for (int token = gate.tokens.begin; token < gate.tokens.end; token += gate.token_tile()) {
     const int n = std::min(gate.token_tile(), gate.tokens.end - token);
-    for (size_t f = 0; f < kActFormatCount; ++f)
-      if (call.out[f].offset >= 0) fetch_for_writing(step, call.out[f], ActFormat(f), token, n, gate);
+    for (size_t format = 0; format < kActFormatCount; ++format)
+      if (emits(call.out, ActFormat(format)))
+        fetch_for_writing(step, call.out[format], ActFormat(format), token, n, gate);
     multiply(gates, width, rows_from(in, gate, token), step, gate, n);
     if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), step, *up, n);
     for (int t = 0; t < n; ++t) {
