@@ -24,7 +24,7 @@ class Octavo(WorkerEngine):
         try:
             super().prepare(model, n_threads)
         except CannotRun as error:
-            raise CompareError(f"octavo does not start: {error}") from error
+            raise CompareError(f"octavo cannot run {model.name}: {error}") from error
 
 
 class Transformers(WorkerEngine):
