@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,24 @@ def _random_blocks(random: np.random.Generator, kind: str, n_weights: int, scale
     spread = float(_core.dequantize(kind, blocks.ravel(), n_weights).std())
     blocks[:, :2] = np.frombuffer(np.float16(scale / spread).tobytes(), np.uint8)
     return blocks
+
+
+def add_layer(
+    writer: Any, random: np.random.Generator, layer: int, matrices: Mapping[str, tuple[str, int, int]], hidden: int
+) -> None:
+    """Gives a GGUFWriter a layer of (type, n, k) by name, and its norms."""
+    for name, (kind, n, k) in matrices.items():
+        add_rows(writer, random, f"blk.{layer}.{name}.weight", kind, n, k, k**-0.5)
+    for name in ("attn_norm", "ffn_norm"):
+        writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(hidden, np.float32))
+
+
+def write(writer: Any) -> None:
+    """The file of a GGUFWriter that has everything."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def add_rows(writer: Any, random: np.random.Generator, name: str, kind: str, n: int, k: int, scale: float) -> None:

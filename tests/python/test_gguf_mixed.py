@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from octavo import LLM
-from quantised_rows import add_rows
+from quantised_rows import add_layer, add_rows, write
 from raw_runs import RAW_LOGITS, all_logits
 from reference import from_llama_gguf
 
@@ -54,14 +54,9 @@ def write_model(path: Path, embedding: str, head: str | None) -> Path:
         add_rows(writer, random, "output.weight", head, VOCAB, HIDDEN, 0.2)
     writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
     for layer, kinds in enumerate(LAYERS):
-        for (name, (n, k)), kind in zip(SHAPES.items(), kinds, strict=True):
-            add_rows(writer, random, f"blk.{layer}.{name}.weight", kind, n, k, k**-0.5)
-        for name in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(HIDDEN, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        matrices = {name: (kind, *SHAPES[name]) for name, kind in zip(SHAPES, kinds, strict=True)}
+        add_layer(writer, random, layer, matrices, HIDDEN)
+    write(writer)
     return path
 
 

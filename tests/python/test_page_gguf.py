@@ -16,7 +16,7 @@ import pytest
 import smollm2
 from octavo import LLM, SamplingParams
 from octavo.weights.gguf import GGUFFile
-from quantised_rows import add_rows
+from quantised_rows import add_layer, add_rows, write
 from test_page_models import EXAMPLES
 from test_tokenizer import PREFIX, protobuf, sentencepiece
 
@@ -82,14 +82,8 @@ def write_model(path: Path, vocabulary: dict[str, Any]) -> None:
     add_rows(writer, random, "output.weight", "Q5_K", VOCAB, HIDDEN, 3 * HIDDEN**-0.5)
     writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
     for layer in range(2):
-        for name, (kind, n, k) in TYPES.items():
-            add_rows(writer, random, f"blk.{layer}.{name}.weight", kind, n, k, k**-0.5)
-        for name in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(HIDDEN, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        add_layer(writer, random, layer, TYPES, HIDDEN)
+    write(writer)
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ class Bert(nn.Model):
     """An encoder. Its classifier reads the first token through a dense layer, the pooler."""
 
     base_prefix = "bert"
+    token_classifier = "classifier"
     causal = False
     default_pooling = "CLS"
     ignored = (r".*\.position_ids", r".*\.pooler\..*", r"(cls|lm_head|classifier)\..*")
@@ -70,6 +71,3 @@ class Bert(nn.Model):
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.tanh(nn.Linear(f"{self.base_prefix}.pooler.dense", bias=True)(pooled))
         return nn.Linear("classifier", bias=True)(pooled)
-
-    def classify_token(self, hidden: nn.Value) -> nn.Value:
-        return nn.Linear("classifier", bias=True)(hidden)

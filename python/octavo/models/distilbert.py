@@ -33,6 +33,7 @@ class DistilBertLayer(nn.Block):
 
 class DistilBert(nn.Model):
     base_prefix = "distilbert"
+    token_classifier = "classifier"
     causal = False
     default_pooling = "CLS"
     ignored = (r".*\.position_ids", r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier)\..*")
@@ -53,6 +54,3 @@ class DistilBert(nn.Model):
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.activation("relu")(nn.Linear("pre_classifier", bias=True)(pooled))
         return nn.Linear("classifier", bias=True)(pooled)
-
-    def classify_token(self, hidden: nn.Value) -> nn.Value:
-        return nn.Linear("classifier", bias=True)(hidden)

@@ -32,6 +32,7 @@ class GPT2Layer(nn.Block):
 
 class GPT2(nn.CausalLM):
     base_prefix = "transformer"
+    token_classifier = "classifier"
     ignored = (*nn.Model.ignored, r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")  # masks
     defaults = {
         "activation_function": "gelu_new",
@@ -62,6 +63,3 @@ class GPT2(nn.CausalLM):
 
     def logits(self, hidden: nn.Value) -> nn.Value:
         return self.lm_head(hidden)
-
-    def classify_token(self, hidden: nn.Value) -> nn.Value:
-        return nn.Linear("classifier", bias=True)(hidden)

@@ -27,6 +27,7 @@ class GPTNeoXLayer(nn.Block):
 
 class GPTNeoX(nn.CausalLM):
     base_prefix = "gpt_neox"
+    token_classifier = "classifier"
     renamed_prefixes = (("embed_out.", "lm_head."),)
     ignored = (*nn.Model.ignored, r".*\.attention\.(bias|masked_bias)")  # masks
     defaults = {
@@ -57,6 +58,3 @@ class GPTNeoX(nn.CausalLM):
 
     def logits(self, hidden: nn.Value) -> nn.Value:
         return self.lm_head(hidden)
-
-    def classify_token(self, hidden: nn.Value) -> nn.Value:
-        return nn.Linear("classifier", bias=True)(hidden)

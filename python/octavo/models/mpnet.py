@@ -35,6 +35,7 @@ class MPNetLayer(nn.Block):
 
 class MPNet(nn.Model):
     base_prefix = "mpnet"
+    token_classifier = "classifier"
     causal = False
     default_pooling = "CLS"
     ignored = (r".*\.position_ids", r"mpnet\.pooler\..*", r"(lm_head|classifier)\..*")
@@ -66,6 +67,3 @@ class MPNet(nn.Model):
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.tanh(nn.Linear("classifier.dense", bias=True)(pooled))
         return nn.Linear("classifier.out_proj", bias=True)(pooled)
-
-    def classify_token(self, hidden: nn.Value) -> nn.Value:
-        return nn.Linear("classifier", bias=True)(hidden)

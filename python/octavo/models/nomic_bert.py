@@ -45,6 +45,7 @@ def _gate(c: nn.ModelConfig) -> str:
 
 class NomicBert(nn.Model):
     base_prefix = "nomic_bert"
+    token_classifier = "classifier"
     causal = False
     default_pooling = "CLS"
     ignored = (r".*\.rotary_emb\.inv_freq", r"nomic_bert\.pooler\..*", r"(cls|classifier)\..*")
@@ -77,6 +78,3 @@ class NomicBert(nn.Model):
     def classify(self, pooled: nn.Value) -> nn.Value:
         pooled = nn.tanh(nn.Linear("nomic_bert.pooler.dense", bias=True)(pooled))
         return nn.Linear("classifier", bias=True)(pooled)
-
-    def classify_token(self, hidden: nn.Value) -> nn.Value:
-        return nn.Linear("classifier", bias=True)(hidden)

@@ -19,6 +19,7 @@ class Model(ABC):
             model alone, such as "model" or "bert".
         renamed_prefixes: Other beginnings of tensors' names that checkpoints have, and what the model calls them.
         causal: Whether tokens see only what came before them.
+        token_classifier: The linear that classifies each token by itself.
         default_pooling: How hidden states become one vector where the model's files do not say: "LAST", "CLS", "MEAN".
         defaults: What the family's config files may leave out, by its names; null is no omission.
         ignored: Checkpoint tensors that carry no weights, or are heads for other tasks, as regular expressions.
@@ -27,6 +28,7 @@ class Model(ABC):
     base_prefix = "model"
     renamed_prefixes: ClassVar[tuple[tuple[str, str], ...]] = ()
     causal = True
+    token_classifier = "score"
     default_pooling = "LAST"
     defaults: ClassVar[Mapping[str, Any]] = {}
     ignored: tuple[str, ...] = (r".*\.rotary_emb\.inv_freq", r"(lm_head|score)\..*")
@@ -48,7 +50,7 @@ class Model(ABC):
 
     def classify_token(self, hidden: Value) -> Value:
         """Hidden states -> a logit for each label of each token (n_rows, labels)."""
-        return Linear("score", bias=True)(hidden)
+        return Linear(self.token_classifier, bias=True)(hidden)
 
     @property
     def kv_values_per_token(self) -> int:
