@@ -27,6 +27,12 @@ namespace {
 
 constexpr int kVecs = 16 / kLanes;
 
+// A number that the compiler knows.
+template <int kValue>
+struct Size {
+  static constexpr int value = kValue;
+};
+
 inline Vf bf16_even(const uint16_t* p) {
   Vf even, odd;
   load_bf16_pairs(p, even, odd);

@@ -87,10 +87,6 @@ inline Vi add_products(int32_t* const (&products)[kGroups], const int16_t* book,
   return largest;
 }
 
-template <int kN>
-struct Count {
-  static constexpr int value = kN;
-};
 constexpr int kGroupsAtOnce = 4;
 
 // 256 int16 as two planes of bytes, low and high, so that two vpermi2b look a byte up.
@@ -227,8 +223,8 @@ class SlabTables {
             if (i + 8 == task_.group) largest = _mm512_max_epi32(largest, top);
           }
         };
-        add(Count<kGroupsAtOnce>());
-        add(Count<1>());
+        add(Size<kGroupsAtOnce>());
+        add(Size<1>());
       }
     return reduce_max(to_float(largest));
   }

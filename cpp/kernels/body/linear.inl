@@ -8,12 +8,6 @@
 namespace octavo {
 namespace {
 
-// A number that the compiler knows.
-template <int kValue>
-struct Size {
-  static constexpr int value = kValue;
-};
-
 // What the chains of outputs row..row+kLanes start from.
 inline Vf initial(const LinearTask& task, int row) { return task.bias == nullptr ? zero() : load(task.bias + row); }
 
