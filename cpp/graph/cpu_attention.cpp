@@ -141,22 +141,34 @@ void emit_heads(const Step& step, const OpCall& call, int first_token, int n, in
     emit_segment(step, quantized, token, step.floats(call.out, token) + column, column, width, call.width);
 }
 
-void attend(const Step& step, const OpCall& call, const AttendRange& range, uint8_t* scratch) {
+int position_of(const Batch& batch, const AttendRange& range) {
+  return batch.positions[static_cast<size_t>(batch.query_start[static_cast<size_t>(range.seq)] + range.first)];
+}
+
+const uint8_t* first_tile_of(const Step& step, const OpCall& call, const AttendRange& range) {
+  const AttentionOp& op = call.attention;
+  const int key = first_visible_key(position_of(*step.batch, range), op.window, op.causal);
+  return tile_of(step, step.plan->kv[static_cast<size_t>(op.layer)], range.seq, key / kKvTile, range.head);
+}
+
+// next: the tile that the thread will read after the range's.
+void attend(const Step& step, const OpCall& call, const AttendRange& range, const uint8_t* next, uint8_t* scratch) {
   const AttentionOp& op = call.attention;
   const KvSlot& slot = step.plan->kv[static_cast<size_t>(op.layer)];
   const Batch& batch = *step.batch;
   const int start = batch.query_start[static_cast<size_t>(range.seq)] + range.first;
-  const int position = batch.positions[static_cast<size_t>(start)];
+  const int position = position_of(batch, range);
   const int n_keys = op.causal ? position + range.n : batch.end_position(range.seq);
   const int n_tiles = (n_keys - 1) / kKvTile + 1;
   auto** tiles = reinterpret_cast<const uint8_t**>(scratch);
   for (int tile = 0; tile < n_tiles; ++tile) tiles[tile] = tile_of(step, slot, range.seq, tile, range.head);
+  tiles[n_tiles] = next;
   const int group = op.n_heads / op.n_kv_heads;
   const int64_t column = int64_t{range.head} * group * op.head_dim;
   const auto f32 = static_cast<size_t>(ActFormat::kF32);
   const float* bias =
       call.bias == nullptr ? nullptr : call.bias + range.head * group * relative_bias_width(call.bias_length);
-  auto* floats = reinterpret_cast<float*>(scratch + round_up(static_cast<size_t>(n_tiles) * sizeof(void*), 64));
+  auto* floats = reinterpret_cast<float*>(scratch + round_up(static_cast<size_t>(n_tiles + 1) * sizeof(void*), 64));
   step.kernels->attention[static_cast<size_t>(slot.layout.type)]({
       .out = step.floats(call.out, start) + column,
       .q = step.floats(call.in, start) + column,
@@ -195,12 +207,14 @@ void attention(const Step& step, const OpCall& call, const Worker& worker) {
     worker.barrier();
   }
   AttendItems items(batch, call.attention.n_kv_heads);
-  ChunkFeed feed(step.counters_of(call), worker, items.count());
+  const int n_items = items.count();
+  ChunkFeed feed(step.counters_of(call), worker, n_items);
   for (int item; (item = feed.take()) >= 0;) {
     const AttendRange range = items.at(item);
     fetch_next_head(step, call, range, own);
     if (own) for_runs(batch, range.seq, [&](const Run& run) { store_run(step, call, run, range.head); });
-    attend(step, call, range, step.thread_scratch(worker));
+    const AttendRange after = item + 1 < n_items ? items.at(item + 1) : range;
+    attend(step, call, range, first_tile_of(step, call, after), step.thread_scratch(worker));
   }
 }
 

@@ -103,18 +103,27 @@ struct KvWrite {
   int head_dim;
 };
 
+// The first key that a query at a position sees through a window: 0: all; causal: the last `window` keys; else
+// window / 2 to either side.
+constexpr int first_visible_key(int position, int window, bool causal) {
+  if (window == 0) return 0;
+  const int oldest = causal ? position - window + 1 : position - window / 2;
+  return oldest > 0 ? oldest : 0;
+}
+
 // One sequence's queries of one kv head over its cached keys.
 struct AttentionTask {
   float* out;                   // (n_queries, n_group, head_dim) with strides below
   const float* q;               // (n_queries, n_group, head_dim), rotated
   int64_t token_stride;         // floats from one token of q to the next
   int64_t out_stride;           // floats from one token of out to the next
-  const uint8_t* const* tiles;  // per tile of kKvTile tokens: its K; V follows at +tile_bytes
+  // Per tile of kKvTile tokens: its K; V follows at +tile_bytes. One more, which is fetched while the last is read.
+  const uint8_t* const* tiles;
   int n_queries;
   int n_group;  // query heads that share this kv head
   int head_dim;
   int first_position;  // absolute position of query 0
-  int window;          // 0: none; causal: the last `window` keys; else window / 2 to either side
+  int window;          // as first_visible_key takes it
   float scale;
   float soft_cap;               // 0: none
   float* scratch;               // attention_scratch floats

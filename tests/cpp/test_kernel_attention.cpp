@@ -57,10 +57,11 @@ class Cache {
   Cache(const Cache&) = delete;
 
   uint8_t* tile(int position) const { return tiles_[static_cast<size_t>(position / kKvTile)]; }
-  // The tiles that positions [oldest, newest] lie in; the others are null.
+  // The tiles that positions [oldest, newest] lie in and one to fetch after them; the others are null.
   std::vector<const uint8_t*> tiles(int oldest, int newest) const {
-    std::vector<const uint8_t*> visible(tiles_.size());
+    std::vector<const uint8_t*> visible(tiles_.size() + 1);
     for (int i = oldest / kKvTile; i <= newest / kKvTile; ++i) visible[static_cast<size_t>(i)] = tile(i * kKvTile);
+    visible[static_cast<size_t>(newest / kKvTile + 1)] = tile(oldest);
     return visible;
   }
   int64_t tile_bytes() const { return tile_bytes_; }

@@ -72,9 +72,7 @@ struct QueryRows {
 
 // The keys [first, end) that a query sees.
 inline int first_key_of(const AttentionTask& task, int position) {
-  if (task.window == 0) return 0;
-  const int oldest = task.causal ? position - task.window + 1 : position - task.window / 2;
-  return oldest > 0 ? oldest : 0;
+  return first_visible_key(position, task.window, task.causal);
 }
 
 inline int end_key_of(const AttentionTask& task, int position) {
@@ -139,12 +137,12 @@ void soften(float (&scores)[kRows][kKvTile], float (&sums)[kRows], Softmax* stat
 // states[r].out = states[r].out * shrink[r] + the weighed values of keys [first, n), in kCols vectors from `dim`.
 template <class Kv, int kRows, int kCols>
 void weigh_columns(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
-                   int n, int dim, int head_dim) {
+                   int n, int dim, int head_dim, const uint8_t* next) {
   Vf acc[kRows][kCols];
   for (int r = 0; r < kRows; ++r)
     for (int c = 0; c < kCols; ++c)
       acc[r][c] = shrink[r] == 0 ? zero() : mul(load_at(states[r].out, dim + c * kLanes, head_dim), set1(shrink[r]));
-  Kv::template weigh<kRows, kCols>(acc, values, p, first, n, dim, head_dim);
+  Kv::template weigh<kRows, kCols>(acc, values, p, first, n, dim, head_dim, next);
   for (int r = 0; r < kRows; ++r)
     for (int c = 0; c < kCols; ++c) {
       const int at = dim + c * kLanes;
@@ -157,25 +155,26 @@ void weigh_columns(Softmax* states, const uint8_t* values, const float (*p)[kKvT
 
 template <class Kv, int kRows>
 void weigh_rows(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
-                int n, int head_dim) {
+                int n, int head_dim, const uint8_t* next) {
   constexpr int kFit = kLanes / kRows;  // vectors whose sums fit the registers together
   constexpr int kCols = kFit > 4 ? 4 : kFit > 1 ? kFit : 1;
   int dim = 0;
   for (; dim + kCols * kLanes <= head_dim; dim += kCols * kLanes)
-    weigh_columns<Kv, kRows, kCols>(states, values, p, shrink, first, n, dim, head_dim);
-  for (; dim < head_dim; dim += kLanes) weigh_columns<Kv, kRows, 1>(states, values, p, shrink, first, n, dim, head_dim);
+    weigh_columns<Kv, kRows, kCols>(states, values, p, shrink, first, n, dim, head_dim, next);
+  for (; dim < head_dim; dim += kLanes) weigh_columns<Kv, kRows, 1>(states, values, p, shrink, first, n, dim, head_dim, next);
 }
 
 // kRows consecutive rows, all of which see some key of the tile, against it.
 template <class Kv, int kRows>
-void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const uint8_t* tile, int first_key) {
+void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const uint8_t* tile, int first_key, const uint8_t* next) {
   alignas(64) float scores[kRows][kKvTile];
   float shrink[kFewLanes] = {}, sums[kRows];
   float before[kRows];
   int begins[kRows], ends[kRows];
   const float* bias[kRows];
   Softmax* states = rows.chunk + first;
-  Kv::template score<kRows>(scores, tile, rows.q + first, task.head_dim);
+  Kv::template score<kRows>(scores, tile, rows.q + first, task.head_dim, next);
+  next += int64_t{kKvTile} * task.head_dim * Kv::kBytes;
   for (int r = 0; r < kRows; ++r) {
     const int row = first + r;
     visible(begins[r], ends[r], task, rows.position[row], first_key);
@@ -189,10 +188,10 @@ void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const 
   const uint8_t* values = tile + int64_t{kKvTile} * task.head_dim * Kv::kBytes;
   // Ends ascend with the rows. Values after a row's own end, which may be infinite, are not even multiplied by zero.
   const int together = ends[0] == ends[kRows - 1] ? ends[0] : ends[0] & ~1;
-  weigh_rows<Kv, kRows>(states, values, scores, shrink, 0, together, task.head_dim);
+  weigh_rows<Kv, kRows>(states, values, scores, shrink, 0, together, task.head_dim, next);
   const float keep = 1;
   for (int r = 0; r < kRows; ++r)
-    if (ends[r] > together) weigh_rows<Kv, 1>(states + r, values, scores + r, &keep, together, ends[r], task.head_dim);
+    if (ends[r] > together) weigh_rows<Kv, 1>(states + r, values, scores + r, &keep, together, ends[r], task.head_dim, next);
 }
 
 inline bool sees(const AttentionTask& task, int position, int first_key) {
@@ -202,7 +201,7 @@ inline bool sees(const AttentionTask& task, int position, int first_key) {
 }
 
 template <class Kv>
-void attend_tile(QueryRows<Kv>& rows, const AttentionTask& task, const uint8_t* tile, int first_key) {
+void attend_tile(QueryRows<Kv>& rows, const AttentionTask& task, const uint8_t* tile, int first_key, const uint8_t* next) {
   int row = 0;
   while (row < rows.n) {
     if (!sees(task, rows.position[row], first_key)) {
@@ -211,11 +210,11 @@ void attend_tile(QueryRows<Kv>& rows, const AttentionTask& task, const uint8_t* 
     }
     int last = row + 1;
     while (last < rows.n && sees(task, rows.position[last], first_key)) ++last;
-    for (; row + 8 <= last; row += 8) tile_rows<Kv, 8>(rows, row, task, tile, first_key);
-    for (; row + 4 <= last; row += 4) tile_rows<Kv, 4>(rows, row, task, tile, first_key);
-    for (; row + 3 <= last; row += 3) tile_rows<Kv, 3>(rows, row, task, tile, first_key);
-    for (; row + 2 <= last; row += 2) tile_rows<Kv, 2>(rows, row, task, tile, first_key);
-    for (; row < last; ++row) tile_rows<Kv, 1>(rows, row, task, tile, first_key);
+    for (; row + 8 <= last; row += 8) tile_rows<Kv, 8>(rows, row, task, tile, first_key, next);
+    for (; row + 4 <= last; row += 4) tile_rows<Kv, 4>(rows, row, task, tile, first_key, next);
+    for (; row + 3 <= last; row += 3) tile_rows<Kv, 3>(rows, row, task, tile, first_key, next);
+    for (; row + 2 <= last; row += 2) tile_rows<Kv, 2>(rows, row, task, tile, first_key, next);
+    for (; row < last; ++row) tile_rows<Kv, 1>(rows, row, task, tile, first_key, next);
   }
 }
 
@@ -252,23 +251,16 @@ void write_rows(const QueryRows<Kv>& rows, const AttentionTask& task, int first)
   }
 }
 
-// Tiles lie wherever a block was free.
-inline void prefetch_tile(const uint8_t* tile, int bytes) {
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(tile + i);
-}
-
 template <class Kv>
 void attention(const AttentionTask& task) {
   QueryRows<Kv> rows;
   const int n_rows = task.n_queries * task.n_group;
-  const int tile_bytes = kKvTile * task.head_dim * Kv::kBytes;
   for (int first = 0; first < n_rows; first += kQueryRows) {
     gather_rows(rows, task, first, n_rows - first < kQueryRows ? n_rows - first : kQueryRows);
     const int end_key = end_key_of(task, rows.position[rows.n - 1]);
     for (int tile = first_key_of(task, rows.position[0]) / kKvTile; tile * kKvTile < end_key; ++tile) {
       if (tile * kKvTile % kKvChunk == 0) end_chunk(rows, task.head_dim);
-      if (first == 0 && (tile + 1) * kKvTile < end_key) prefetch_tile(task.tiles[tile + 1], 2 * tile_bytes);
-      attend_tile<Kv>(rows, task, task.tiles[tile], tile * kKvTile);
+      attend_tile<Kv>(rows, task, task.tiles[tile], tile * kKvTile, task.tiles[tile + 1]);
     }
     end_chunk(rows, task.head_dim);
     write_rows(rows, task, first);
