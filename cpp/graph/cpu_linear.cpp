@@ -14,7 +14,7 @@ constexpr int kOwnRows = 2;     // up to so many, every thread norms its input i
 constexpr int kManyTokens = 8;  // from here chunks are kWideChunk strips
 constexpr int kWideChunk = 4, kNarrowChunk = 2;
 constexpr int kTokensToShare = 16;  // from so many for each thread, tables are made for all rows
-constexpr int kManyToShare = 64;    // from so many for each thread, it takes its own
+constexpr int kManyToShare = 32;    // from so many for each thread, it takes its own
 
 bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
 
