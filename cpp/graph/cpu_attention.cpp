@@ -137,8 +137,9 @@ void emit_heads(const Step& step, const OpCall& call, int first_token, int n, in
   if (!call.emits) return;
   ValueRows quantized = call.out;
   quantized[static_cast<size_t>(ActFormat::kF32)] = {};
-  for (int token = first_token; token < first_token + n; ++token)
-    emit_segment(step, quantized, token, step.floats(call.out, token) + column, column, width, call.width);
+  const auto f32 = static_cast<size_t>(ActFormat::kF32);
+  const float* x = step.floats(call.out, first_token) + column;
+  emit_segment(step, quantized, {first_token, n, x, call.out[f32].stride / 4, column, width, call.width});
 }
 
 int position_of(const Batch& batch, const AttendRange& range) {

@@ -249,8 +249,8 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
         step.kernels->activate_mul[f](row, row, ups + t * width, valid);
       else
         step.kernels->activate[f](row, row, valid);
-      emit_row(step, call.out, token + t, row, gate);
     }
+    emit_rows(step, call.out, token, n, gates, gate);
   }
 }
 
@@ -360,13 +360,16 @@ void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& st
   add_bias(out, out_stride, step, chunk, n);
 }
 
-void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width) {
+void emit_segment(const Step& step, const ValueRows& out, const Segment& segment) {
   for (size_t f = 0; f < kActFormatCount; ++f)
-    if (out[f].offset >= 0) step.kernels->quantize_act[f](step.row<uint8_t>(out[f], row), x, first, n, width);
+    if (out[f].offset >= 0)
+      step.kernels->quantize_act[f]({step.row<uint8_t>(out[f], segment.row), out[f].stride, segment.x, segment.x_stride,
+                                     segment.n_rows, segment.first, segment.n, segment.width});
 }
 
-void emit_row(const Step& step, const ValueRows& out, int row, const float* x, const Chunk& chunk) {
-  emit_segment(step, out, row, x, chunk.first(), chunk.valid(), static_cast<int>(chunk.part->weight->n));
+void emit_rows(const Step& step, const ValueRows& out, int row, int n_rows, const float* x, const Chunk& chunk) {
+  const auto width = static_cast<int>(chunk.part->weight->n);
+  emit_segment(step, out, {row, n_rows, x, chunk.width(), chunk.first(), chunk.valid(), width});
 }
 
 int64_t linear_scratch(const OpCall& call) {

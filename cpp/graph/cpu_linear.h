@@ -72,9 +72,16 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
 // out[i] = activation row i times the chunk's weights, plus its bias.
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);
 
-// Writes a chunk's columns of a row in every format of `out`.
-void emit_row(const Step& step, const ValueRows& out, int row, const float* x, const Chunk& chunk);
-// Writes columns [first, first + n) of a row of `width` columns in every format of `out`.
-void emit_segment(const Step& step, const ValueRows& out, int row, const float* x, int first, int n, int width);
+// Columns [first, first + n) of rows of `width` columns.
+struct Segment {
+  int row, n_rows;
+  const float* x;    // (n_rows, n) with the stride below
+  int64_t x_stride;  // floats
+  int first, n, width;
+};
+// Writes them in every format of `out`.
+void emit_segment(const Step& step, const ValueRows& out, const Segment& segment);
+// The same for a chunk's columns; x: (n_rows, chunk.width()).
+void emit_rows(const Step& step, const ValueRows& out, int row, int n_rows, const float* x, const Chunk& chunk);
 
 }  // namespace octavo::cpu

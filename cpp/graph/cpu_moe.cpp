@@ -167,8 +167,8 @@ void gate_chunk(const Step& step, const MoeCall& moe, int a, const Chunk& gate, 
     for (int i = 0; i < n; ++i) {
       float* row = scratch.gates + i * width;
       step.kernels->activate_mul[static_cast<size_t>(moe.activation)](row, row, scratch.ups + i * width, gate.valid());
-      emit_row(step, moe.hidden, groups.begin[a] + first + i, row, gate);
     }
+    emit_rows(step, moe.hidden, groups.begin[a] + first, n, scratch.gates, gate);
   });
 }
 

@@ -24,12 +24,15 @@ void subtract_quantized(float* left, const float* x, const uint8_t* row, ActForm
 
 // Writes x in every format that has a target, except kF32.
 void emit(const Step& step, const ActTargets& to, bool refined, const float* x, int n, float* scratch) {
+  const auto write = [&](size_t f, uint8_t* row, const float* from) {
+    step.kernels->quantize_act[f]({row, 0, from, 0, 1, 0, n, n});
+  };
   for (size_t f = 1; f < kActFormatCount; ++f) {
     if (to[f].first == nullptr) continue;
-    step.kernels->quantize_act[f](to[f].first, x, 0, n, n);
+    write(f, to[f].first, x);
     if (!refined || !is_quantized(static_cast<ActFormat>(f))) continue;
     subtract_quantized(scratch, x, to[f].first, static_cast<ActFormat>(f), n);
-    step.kernels->quantize_act[f](to[f].first + to[f].stride / 2, scratch, 0, n, n);
+    write(f, to[f].first + to[f].stride / 2, scratch);
   }
 }
 

@@ -137,6 +137,19 @@ struct AttentionTask {
 enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kQuickGelu, kRelu, kRelu2, kTanh, kSigmoid };
 inline constexpr int kActivationCount = 8;
 
+// Values [first, first + n) of rows of `width` in an activation format (see quant/activation.h), to be written; all
+// three are multiples of the format's group.
+struct QuantizeTask {
+  uint8_t* rows;
+  int64_t row_stride;  // bytes
+  const float* x;      // (n_rows, n) with the stride below
+  int64_t x_stride;    // floats
+  int n_rows;
+  int first;
+  int n;
+  int width;
+};
+
 struct KernelTable {
   Isa isa;
   std::array<LinearKernel, kFormatCount> linear;
@@ -151,9 +164,7 @@ struct KernelTable {
   void (*rms_norm)(float* out, const float* x, const float* weight, int n, float eps);
   // out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias; bias may be null, out may be x.
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int n, float eps);
-  // Writes x as values [first, first + n) of a row of `width` in the given format (see quant/activation.h); all three
-  // are multiples of the format's group.
-  std::array<void (*)(uint8_t* row, const float* x, int first, int n, int width), kActFormatCount> quantize_act;
+  std::array<void (*)(const QuantizeTask&), kActFormatCount> quantize_act;
   void (*add)(float* out, const float* a, const float* b, int n);
   void (*mul)(float* out, const float* a, const float* b, int n);
   void (*scale)(float* out, const float* x, float factor, int n);

@@ -80,14 +80,30 @@ void check_row(ActFormat format, const std::vector<float>& x) {
   for (const TestedTable& table : tested_tables()) {
     const std::vector<uint8_t> expected = defined_row(blank, format, as_converted(x, format, table.kernels));
     std::vector<uint8_t> row = blank;
-    table.kernels.quantize_act[f](row.data(), input.data(), 0, n, n);
+    table.kernels.quantize_act[f]({row.data(), 0, input.data(), 0, 1, 0, n, n});
     std::vector<uint8_t> in_parts = blank;
     for (int first = 0; first < n; first += 256)
-      table.kernels.quantize_act[f](in_parts.data(), input.data() + first, first, std::min(256, n - first), n);
+      table.kernels.quantize_act[f]({in_parts.data(), 0, input.data() + first, 0, 1, first, std::min(256, n - first), n});
     CHECK(in_parts == row);
     const auto differs = std::mismatch(row.begin(), row.end(), expected.begin());
     INFO(table.name, " format ", static_cast<int>(format), " n=", x.size(), " byte ", differs.first - row.begin());
     CHECK(differs.first == row.end());
+  }
+}
+
+// A task of several rows, each the task of one.
+void check_rows(ActFormat format, int n_rows, int first, int n, int width) {
+  const int64_t x_stride = n + 16, row_stride = act_row_bytes(format, width) + 64;
+  const std::vector<float> x = normal_floats(static_cast<size_t>(n_rows * x_stride), 11);
+  const auto f = static_cast<size_t>(format);
+  for (const TestedTable& table : tested_tables()) {
+    std::vector<uint8_t> rows(static_cast<size_t>(n_rows * row_stride), 0xa5), one_by_one = rows;
+    table.kernels.quantize_act[f]({rows.data(), row_stride, x.data(), x_stride, n_rows, first, n, width});
+    for (int r = 0; r < n_rows; ++r)
+      table.kernels.quantize_act[f](
+          {one_by_one.data() + r * row_stride, 0, x.data() + r * x_stride, 0, 1, first, n, width});
+    INFO(table.name, " format ", static_cast<int>(format), " rows=", n_rows, " n=", n);
+    CHECK(rows == one_by_one);
   }
 }
 
@@ -108,6 +124,16 @@ std::vector<float> scaled(std::vector<float> x, float factor) {
 TEST_CASE("kernels: activation rows of every length") {
   for (int n : row_lengths()) check_row_in_all(normal_floats(static_cast<size_t>(n), static_cast<uint32_t>(n)));
   for (size_t n : {96, 256, 512, 768, 2048}) check_row_in_all(normal_floats(n, 3));
+}
+
+TEST_CASE("kernels: columns of several activation rows") {
+  for (int n_rows : {1, 2, 3, 7, 48})
+    for (int n : {32, 64, 192, 512}) {
+      check_rows(ActFormat::kF32, n_rows, 256, n, 768);
+      check_rows(ActFormat::kBF16, n_rows, 256, n, 768);
+      check_rows(ActFormat::kQ8x32, n_rows, 256, n, 768);
+      if (n % 256 == 0) check_rows(ActFormat::kQ8x256, n_rows, 256, n, 768);
+    }
 }
 
 TEST_CASE("kernels: activation rows of zeros, extremes and subnormals") {

@@ -57,7 +57,7 @@ struct Activations {
     for (int t = 0; t < n_tokens; ++t) {
       uint8_t* row = rows.data() + t * stride;
       float* seen = values.data() + int64_t{t} * k;
-      kernels.quantize_act[static_cast<size_t>(format)](row, x.data() + int64_t{t} * k, 0, k, k);
+      kernels.quantize_act[static_cast<size_t>(format)]({row, 0, x.data() + int64_t{t} * k, 0, 1, 0, k, k});
       if (format == ActFormat::kBF16)
         for (int i = 0; i < k; ++i) seen[i] = bf16_to_float(reinterpret_cast<const uint16_t*>(row)[i]);
       if (format == ActFormat::kQ8x32)

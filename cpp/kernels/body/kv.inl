@@ -7,7 +7,7 @@
 
 #pragma once
 
-#include "kernels/body/elementwise.inl"
+#include "kernels/body/quantize.inl"
 #include "kernels/kernels.h"
 #include "kernels/simd.h"
 

@@ -21,6 +21,7 @@
 #define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
+#include "kernels/body/quantize.inl"
 #include "kernels/body/table_q8.inl"
 
 // Emits the table.

@@ -26,6 +26,7 @@
 #define OCTAVO_BF16_KV Bf16DotKv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kBF16, linear_bf16_dot }
+#include "kernels/body/quantize.inl"
 #include "kernels/body/table_q8.inl"
 
 // Emits the table.

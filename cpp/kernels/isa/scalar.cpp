@@ -33,4 +33,5 @@
 #define OCTAVO_LINEAR_Q6_K scalar_q6_k
 
 // Emits the table.
+#include "kernels/body/quantize.inl"
 #include "kernels/body/table.inl"
