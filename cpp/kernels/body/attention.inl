@@ -17,57 +17,56 @@ constexpr int kFewLanes = kQueryRows < kLanes ? kLanes : kQueryRows;
 constexpr int kTileVectors = kKvTile / kLanes;
 constexpr float kMinusInf = -__builtin_inff();
 
-// x[i] = exp(x[i]) for up to kQueryRows numbers.
-inline void exp_few(float (&x)[kFewLanes], int n) {
-  for (int i = 0; i < n; i += kLanes) store(x + i, exp(load(x + i)));
-}
-
-// Running softmax of one row: maximum, sum and un-normalised output.
-struct Softmax {
-  float max;
-  float sum;
-  float* out;  // (head_dim), anything while max is -inf
+// Running softmaxes of rows: maxima, sums and un-normalised outputs. Whole vectors of them may be read.
+struct Softmaxes {
+  float max[kQueryRows + kFewLanes];
+  float sum[kQueryRows + kFewLanes];
+  float* out[kQueryRows];  // (head_dim), zero while max is -inf
 };
 
-inline void reset(Softmax& state) {
-  state.max = kMinusInf;
-  state.sum = 0;
+inline void reset(Softmaxes& states, int row, int head_dim) {
+  states.max[row] = kMinusInf;
+  states.sum[row] = 0;
+  __builtin_memset(states.out[row], 0, sizeof(float) * static_cast<size_t>(head_dim));
+}
+
+template <class T>
+inline void swap(T& a, T& b) {
+  const T other = a;
+  a = b;
+  b = other;
 }
 
 // total <- total combined with a finished chunk, which is reset.
-inline void merge(Softmax& total, Softmax& chunk, int head_dim) {
-  if (chunk.max == kMinusInf) return;
-  if (total.max == kMinusInf) {
-    const Softmax empty = total;
-    total = chunk;
-    chunk = empty;
+inline void merge(Softmaxes& total, Softmaxes& chunk, int row, int head_dim) {
+  if (chunk.max[row] == kMinusInf) return;
+  if (total.max[row] == kMinusInf) {
+    swap(total.max[row], chunk.max[row]);
+    swap(total.sum[row], chunk.sum[row]);
+    swap(total.out[row], chunk.out[row]);
     return;
   }
-  const float top = total.max > chunk.max ? total.max : chunk.max;
-  float factors[kFewLanes] = {total.max - top, chunk.max - top};
-  exp_few(factors, 2);
-  const Vf keep = set1(factors[0]), take = set1(factors[1]);
-  total.sum = total.sum * factors[0] + chunk.sum * factors[1];
-  total.max = top;
-  for (int i = 0; i < head_dim; i += kLanes) {
-    const Vf merged = fma(load_at(total.out, i, head_dim), keep, mul(load_at(chunk.out, i, head_dim), take));
-    if (i + kLanes <= head_dim)
-      store(total.out + i, merged);
-    else
-      store_part(total.out + i, merged, head_dim - i);
-  }
-  reset(chunk);
+  const float top = total.max[row] > chunk.max[row] ? total.max[row] : chunk.max[row];
+  const Vf keep = exp(set1(total.max[row] - top)), take = exp(set1(chunk.max[row] - top));
+  float factors[2 * kLanes];
+  store(factors, keep);
+  store(factors + kLanes, take);
+  total.sum[row] = total.sum[row] * factors[0] + chunk.sum[row] * factors[kLanes];
+  total.max[row] = top;
+  map_row(total.out[row], total.out[row], head_dim,
+          [&](int i, Vf v) { return fma(v, keep, mul(load_at(chunk.out[row], i, head_dim), take)); });
+  reset(chunk, row, head_dim);
 }
 
-// The rows that one pass over the keys serves.
+// The rows that one pass over the keys serves, in ascending order of their positions.
 template <class Kv>
 struct QueryRows {
   int n;
   const typename Kv::Query* q[kQueryRows];
   int position[kQueryRows];
   const float* bias[kQueryRows];  // at distance 0, or null
-  Softmax total[kQueryRows];
-  Softmax chunk[kQueryRows];
+  Softmaxes total;
+  Softmaxes chunk;
 };
 
 // The keys [first, end) that a query sees.
@@ -89,40 +88,51 @@ inline void visible(int& begin, int& end, const AttentionTask& task, int positio
   if (end > kKvTile) end = kKvTile;
 }
 
-// The scores of one row as the softmax takes them; bias: of the tile's first key, or null.
-inline void finish_scores(Vf (&out)[kTileVectors], const float* scores, const AttentionTask& task, const float* bias,
-                          int begin, int end) {
-  for (int i = 0; i < kTileVectors; ++i) {
-    Vf s = mul(load(scores + i * kLanes), set1(task.scale));
-    if (task.soft_cap > 0) s = mul(set1(task.soft_cap), tanh(div(s, set1(task.soft_cap))));
-    if (bias != nullptr) s = add(s, load(bias + i * kLanes));
-    if (begin > 0 || end < kKvTile) {
-      const Vf key = to_float(addi(iota(), set1i(i * kLanes)));
-      s = select_less(key, set1(static_cast<float>(begin)), set1(kMinusInf), s);
-      s = select_less(key, set1(static_cast<float>(end)), s, set1(kMinusInf));
-    }
-    out[i] = s;
+// What the rows see of a tile: keys [begin, end), with biases from the tile's first key, or null.
+template <int kRows>
+struct Sight {
+  int begin[kRows], end[kRows];
+  const float* bias[kRows];
+};
+
+// Scores of one row's keys as the softmax takes them.
+template <int kRows>
+inline Vf finish_score(Vf score, const AttentionTask& task, const Sight<kRows>& sight, int row, int first_key) {
+  Vf s = mul(score, set1(task.scale));
+  if (task.soft_cap > 0) s = mul(set1(task.soft_cap), tanh(div(s, set1(task.soft_cap))));
+  if (sight.bias[row] != nullptr) s = add(s, load(sight.bias[row] + first_key));
+  if (sight.begin[row] > 0 || sight.end[row] < kKvTile) {
+    const Vf key = to_float(addi(iota(), set1i(first_key)));
+    s = select_less(key, set1(static_cast<float>(sight.begin[row])), set1(kMinusInf), s);
+    s = select_less(key, set1(static_cast<float>(sight.end[row])), s, set1(kMinusInf));
   }
+  return s;
 }
 
-// Turns rows of raw scores into weights relative to their new maxima, which it sets; sums: of each row's weights.
-template <class Kv, int kRows>
-void soften(float (&scores)[kRows][kKvTile], float (&sums)[kRows], Softmax* states, const AttentionTask& task,
-            const float* const (&bias)[kRows], const int (&begins)[kRows], const int (&ends)[kRows]) {
+// Turns rows of raw scores into weights relative to the rows' new maxima; shrink: what the old outputs are worth.
+// finish(score, row, key): finish_score of the keys from `key` on.
+template <class Kv, int kRows, class Finish>
+void soften(float (&scores)[kRows][kKvTile], float (&shrink)[kFewLanes], Softmaxes& states, int first, Finish finish) {
   Vf s[kRows][kTileVectors], tops[kRows], totals[kRows];
   OCTAVO_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    finish_scores(s[r], scores[r], task, bias[r], begins[r], ends[r]);
-    tops[r] = s[r][0];
     OCTAVO_UNROLL
-    for (int i = 1; i < kTileVectors; ++i) tops[r] = max(tops[r], s[r][i]);
+    for (int i = 0; i < kTileVectors; ++i) {
+      s[r][i] = finish(load(scores[r] + i * kLanes), r, i * kLanes);
+      tops[r] = i == 0 ? s[r][0] : max(tops[r], s[r][i]);
+    }
   }
-  float largest[kRows];
+  float largest[kFewLanes] = {}, sums[kFewLanes] = {};
   reduce_max_each<kRows>(largest, tops);
+  for (int r = 0; r < kRows; r += kLanes) {
+    const Vf before = load(states.max + first + r), now = max(load(largest + r), before);
+    store(shrink + r, exp(sub(before, now)));
+    store(largest + r, now);
+    store_at(states.max + first, now, r, kRows);
+  }
   OCTAVO_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    states[r].max = largest[r] > states[r].max ? largest[r] : states[r].max;
-    const Vf top = set1(states[r].max);
+    const Vf top = set1(largest[r]);
     totals[r] = zero();
     OCTAVO_UNROLL
     for (int i = 0; i < kTileVectors; ++i) {
@@ -132,66 +142,68 @@ void soften(float (&scores)[kRows][kKvTile], float (&sums)[kRows], Softmax* stat
     }
   }
   reduce_add_each<kRows>(sums, totals);
+  for (int r = 0; r < kRows; r += kLanes)
+    store_at(states.sum + first, add(mul(load(states.sum + first + r), load(shrink + r)), load(sums + r)), r, kRows);
 }
 
-// states[r].out = states[r].out * shrink[r] + the weighed values of keys [first, n), in kCols vectors from `dim`.
+// out[r] = out[r] * shrink[r] + the weighed values of keys [first, n), in kCols vectors from `dim`.
 template <class Kv, int kRows, int kCols>
-void weigh_columns(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
+void weigh_columns(float* const* out, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
                    int n, int dim, int head_dim, const uint8_t* next) {
   Vf acc[kRows][kCols];
   for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < kCols; ++c)
-      acc[r][c] = shrink[r] == 0 ? zero() : mul(load_at(states[r].out, dim + c * kLanes, head_dim), set1(shrink[r]));
+    for (int c = 0; c < kCols; ++c) acc[r][c] = mul(load_at(out[r], dim + c * kLanes, head_dim), set1(shrink[r]));
   Kv::template weigh<kRows, kCols>(acc, values, p, first, n, dim, head_dim, next);
   for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < kCols; ++c) {
-      const int at = dim + c * kLanes;
-      if (at + kLanes <= head_dim)
-        store(states[r].out + at, acc[r][c]);
-      else
-        store_part(states[r].out + at, acc[r][c], head_dim - at);
-    }
+    for (int c = 0; c < kCols; ++c) store_at(out[r], acc[r][c], dim + c * kLanes, head_dim);
 }
 
 template <class Kv, int kRows>
-void weigh_rows(Softmax* states, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
+void weigh_rows(float* const* out, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
                 int n, int head_dim, const uint8_t* next) {
   constexpr int kFit = kLanes / kRows;  // vectors whose sums fit the registers together
   constexpr int kCols = kFit > 4 ? 4 : kFit > 1 ? kFit : 1;
   int dim = 0;
   for (; dim + kCols * kLanes <= head_dim; dim += kCols * kLanes)
-    weigh_columns<Kv, kRows, kCols>(states, values, p, shrink, first, n, dim, head_dim, next);
-  for (; dim < head_dim; dim += kLanes) weigh_columns<Kv, kRows, 1>(states, values, p, shrink, first, n, dim, head_dim, next);
+    weigh_columns<Kv, kRows, kCols>(out, values, p, shrink, first, n, dim, head_dim, next);
+  for (; dim < head_dim; dim += kLanes)
+    weigh_columns<Kv, kRows, 1>(out, values, p, shrink, first, n, dim, head_dim, next);
 }
 
-// kRows consecutive rows, all of which see some key of the tile, against it.
 template <class Kv, int kRows>
-void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const uint8_t* tile, int first_key, const uint8_t* next) {
-  alignas(64) float scores[kRows][kKvTile];
-  float shrink[kFewLanes] = {}, sums[kRows];
-  float before[kRows];
-  int begins[kRows], ends[kRows];
-  const float* bias[kRows];
-  Softmax* states = rows.chunk + first;
-  Kv::template score<kRows>(scores, tile, rows.q + first, task.head_dim, next);
-  next += int64_t{kKvTile} * task.head_dim * Kv::kBytes;
+Sight<kRows> look(const QueryRows<Kv>& rows, int first, const AttentionTask& task, int first_key) {
+  Sight<kRows> sight;
   for (int r = 0; r < kRows; ++r) {
-    const int row = first + r;
-    visible(begins[r], ends[r], task, rows.position[row], first_key);
-    bias[r] = rows.bias[row] == nullptr ? nullptr : rows.bias[row] + first_key - rows.position[row];
-    before[r] = states[r].max;
+    const int position = rows.position[first + r];
+    visible(sight.begin[r], sight.end[r], task, position, first_key);
+    sight.bias[r] = task.bias == nullptr ? nullptr : rows.bias[first + r] + first_key - position;
   }
-  soften<Kv, kRows>(scores, sums, states, task, bias, begins, ends);
-  for (int r = 0; r < kRows; ++r) shrink[r] = before[r] - states[r].max;
-  exp_few(shrink, kRows);
-  for (int r = 0; r < kRows; ++r) states[r].sum = states[r].sum * shrink[r] + sums[r];
-  const uint8_t* values = tile + int64_t{kKvTile} * task.head_dim * Kv::kBytes;
+  return sight;
+}
+
+// kRows consecutive rows, all of which see some key of the tile, against it. next: the tile to fetch meanwhile.
+template <class Kv, int kRows>
+void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const uint8_t* tile, int first_key,
+               const uint8_t* next) {
+  alignas(64) float scores[kRows][kKvTile];
+  float shrink[kFewLanes];
+  Kv::template score<kRows>(scores, tile, rows.q + first, task.head_dim, next);
+  const Sight<kRows> sight = look<Kv, kRows>(rows, first, task, first_key);
+  const bool all = sight.begin[kRows - 1] == 0 && sight.end[0] == kKvTile;
+  if (all && task.bias == nullptr && task.soft_cap == 0)
+    soften<Kv, kRows>(scores, shrink, rows.chunk, first, [&](Vf s, int, int) { return mul(s, set1(task.scale)); });
+  else
+    soften<Kv, kRows>(scores, shrink, rows.chunk, first,
+                      [&](Vf s, int r, int key) { return finish_score(s, task, sight, r, key); });
+  const int64_t bytes = int64_t{kKvTile} * task.head_dim * Kv::kBytes;
+  float* const* out = rows.chunk.out + first;
   // Ends ascend with the rows. Values after a row's own end, which may be infinite, are not even multiplied by zero.
-  const int together = ends[0] == ends[kRows - 1] ? ends[0] : ends[0] & ~1;
-  weigh_rows<Kv, kRows>(states, values, scores, shrink, 0, together, task.head_dim, next);
+  const int together = sight.end[0] == sight.end[kRows - 1] ? sight.end[0] : sight.end[0] & ~1;
+  weigh_rows<Kv, kRows>(out, tile + bytes, scores, shrink, 0, together, task.head_dim, next + bytes);
   const float keep = 1;
   for (int r = 0; r < kRows; ++r)
-    if (ends[r] > together) weigh_rows<Kv, 1>(states + r, values, scores + r, &keep, together, ends[r], task.head_dim, next);
+    if (sight.end[r] > together)
+      weigh_rows<Kv, 1>(out + r, tile + bytes, scores + r, &keep, together, sight.end[r], task.head_dim, next + bytes);
 }
 
 inline bool sees(const AttentionTask& task, int position, int first_key) {
@@ -201,21 +213,17 @@ inline bool sees(const AttentionTask& task, int position, int first_key) {
 }
 
 template <class Kv>
-void attend_tile(QueryRows<Kv>& rows, const AttentionTask& task, const uint8_t* tile, int first_key, const uint8_t* next) {
-  int row = 0;
-  while (row < rows.n) {
-    if (!sees(task, rows.position[row], first_key)) {
-      ++row;
-      continue;
-    }
-    int last = row + 1;
-    while (last < rows.n && sees(task, rows.position[last], first_key)) ++last;
-    for (; row + 8 <= last; row += 8) tile_rows<Kv, 8>(rows, row, task, tile, first_key, next);
-    for (; row + 4 <= last; row += 4) tile_rows<Kv, 4>(rows, row, task, tile, first_key, next);
-    for (; row + 3 <= last; row += 3) tile_rows<Kv, 3>(rows, row, task, tile, first_key, next);
-    for (; row + 2 <= last; row += 2) tile_rows<Kv, 2>(rows, row, task, tile, first_key, next);
-    for (; row < last; ++row) tile_rows<Kv, 1>(rows, row, task, tile, first_key, next);
-  }
+void attend_tile(QueryRows<Kv>& rows, const AttentionTask& task, const uint8_t* tile, int first_key,
+                 const uint8_t* next) {
+  // The rows that see some of it are consecutive.
+  int row = 0, last = rows.n;
+  while (row < last && !sees(task, rows.position[row], first_key)) ++row;
+  while (row < last && !sees(task, rows.position[last - 1], first_key)) --last;
+  for (; row + 8 <= last; row += 8) tile_rows<Kv, 8>(rows, row, task, tile, first_key, next);
+  for (; row + 4 <= last; row += 4) tile_rows<Kv, 4>(rows, row, task, tile, first_key, next);
+  for (; row + 3 <= last; row += 3) tile_rows<Kv, 3>(rows, row, task, tile, first_key, next);
+  for (; row + 2 <= last; row += 2) tile_rows<Kv, 2>(rows, row, task, tile, first_key, next);
+  for (; row < last; ++row) tile_rows<Kv, 1>(rows, row, task, tile, first_key, next);
 }
 
 template <class Kv>
@@ -229,16 +237,16 @@ void gather_rows(QueryRows<Kv>& rows, const AttentionTask& task, int first, int 
     rows.bias[r] = task.bias == nullptr
                        ? nullptr
                        : task.bias + head * relative_bias_width(task.bias_length) + task.bias_length - 1;
-    rows.total[r].out = scratch + task.head_dim;
-    rows.chunk[r].out = scratch + 2 * task.head_dim;
-    reset(rows.total[r]);
-    reset(rows.chunk[r]);
+    rows.total.out[r] = scratch + task.head_dim;
+    rows.chunk.out[r] = scratch + 2 * task.head_dim;
+    reset(rows.total, r, task.head_dim);
+    reset(rows.chunk, r, task.head_dim);
   }
 }
 
 template <class Kv>
 void end_chunk(QueryRows<Kv>& rows, int head_dim) {
-  for (int r = 0; r < rows.n; ++r) merge(rows.total[r], rows.chunk[r], head_dim);
+  for (int r = 0; r < rows.n; ++r) merge(rows.total, rows.chunk, r, head_dim);
 }
 
 template <class Kv>
@@ -246,8 +254,8 @@ void write_rows(const QueryRows<Kv>& rows, const AttentionTask& task, int first)
   for (int r = 0; r < rows.n; ++r) {
     const int query = (first + r) / task.n_group, head = (first + r) % task.n_group;
     float* out = task.out + query * task.out_stride + int64_t{head} * task.head_dim;
-    const Vf inverse = set1(1.0f / rows.total[r].sum);
-    map_row(out, rows.total[r].out, task.head_dim, [&](int, Vf v) { return mul(v, inverse); });
+    const Vf inverse = set1(1.0f / rows.total.sum[r]);
+    map_row(out, rows.total.out[r], task.head_dim, [&](int, Vf v) { return mul(v, inverse); });
   }
 }
 

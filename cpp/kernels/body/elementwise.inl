@@ -25,7 +25,14 @@ inline void map_row(float* out, const float* a, int n, F f) {
       [&](int i, Vf v, int lanes) { store_part(out + i, f(i, v), lanes); });
 }
 
+// Lanes i, i + 1, ... of n.
 inline Vf load_at(const float* x, int i, int n) { return i + kLanes <= n ? load(x + i) : load_part(x + i, n - i); }
+inline void store_at(float* x, Vf v, int i, int n) {
+  if (i + kLanes <= n)
+    store(x + i, v);
+  else
+    store_part(x + i, v, n - i);
+}
 
 inline float sum_of_squares(const float* x, int n) {
   Vf acc[4] = {zero(), zero(), zero(), zero()};
@@ -91,18 +98,11 @@ void scale_row(float* out, const float* x, float factor, int n) {
 
 void rope(float* x, const float* cos, const float* sin, int half) {
   for (int i = 0; i < half; i += kLanes) {
-    const int lanes = half - i;
     const Vf c = load_at(cos, i, half), s = load_at(sin, i, half);
     const Vf a = load_at(x, i, half);
-    const Vf b = lanes >= kLanes ? load(x + half + i) : load_part(x + half + i, lanes);
-    const Vf low = sub(mul(a, c), mul(b, s)), high = add(mul(b, c), mul(a, s));
-    if (lanes >= kLanes) {
-      store(x + i, low);
-      store(x + half + i, high);
-    } else {
-      store_part(x + i, low, lanes);
-      store_part(x + half + i, high, lanes);
-    }
+    const Vf b = load_at(x + half, i, half);
+    store_at(x, sub(mul(a, c), mul(b, s)), i, half);
+    store_at(x + half, add(mul(b, c), mul(a, s)), i, half);
   }
 }
 
