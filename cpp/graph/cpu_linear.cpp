@@ -13,6 +13,7 @@ namespace {
 constexpr int kOwnRows = 2;     // up to so many, every thread norms its input itself
 constexpr int kManyTokens = 8;  // from here chunks are kWideChunk strips
 constexpr int kWideChunk = 4, kNarrowChunk = 2;
+constexpr int kFewChunks = 16;      // of so many a thread, one more or less is no matter
 constexpr int kTokensToShare = 16;  // from so many for each thread, tables are made for all rows
 constexpr int kManyToShare = 32;    // from so many for each thread, it takes its own
 
@@ -261,6 +262,17 @@ struct Cut {
   int token_parts;
 };
 
+// Of the rows, for each part of the tokens.
+int count_chunks(const OpCall& call, const Cut& cut) {
+  if (call.epilogue == Epilogue::kGate) return chunks_of(call.parts[0], cut.strips);
+  int n = 0;
+  for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(part, cut.strips, cut.n_threads));
+  return n;
+}
+
+// Whether a thread waits for another's last chunk for long.
+bool is_uneven(int n_chunks, int n_threads) { return n_chunks % n_threads != 0 && n_chunks < kFewChunks * n_threads; }
+
 // Threads share many tokens rather than the rows: what a thread writes is what it reads next, and tables are made once.
 // Weights that are unpacked first are shared by rows all the same, and so are those of several ranks.
 Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
@@ -272,16 +284,10 @@ Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
     cut = {cut.strips, 1, std::min(4 * n_threads, n_tokens / kTokensToShare)};
   else if (panel_bytes(call) == 0 && worker.n_ranks == 1 && n_tokens >= kManyToShare * n_threads)
     cut.token_parts = n_threads;
+  else if (!activates(call) && is_uneven(count_chunks(call, cut), n_threads))
+    cut.strips = kNarrowChunk;
   if (call.epilogue == Epilogue::kGate) cut.strips = common_strips(call.parts, cut.strips, cut.n_threads);
   return cut;
-}
-
-// Of the rows, for each part of the tokens.
-int count_chunks(const OpCall& call, const Cut& cut) {
-  if (call.epilogue == Epilogue::kGate) return chunks_of(call.parts[0], cut.strips);
-  int n = 0;
-  for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(part, cut.strips, cut.n_threads));
-  return n;
 }
 
 // Chunk c of all parts, one after the other; of ranks one after the other, each with its share of every part.

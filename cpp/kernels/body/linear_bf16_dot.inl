@@ -46,6 +46,7 @@ void bf16_strips(const LinearTask& task, int strip) {
 void linear_bf16_dot(const LinearTask& task) {
   int strip = 0;
   for (; strip + 4 <= task.n_strips; strip += 4) bf16_strips<4>(task, strip);
+  for (; task.n_tokens >= 6 && strip + 2 <= task.n_strips; strip += 2) bf16_strips<2>(task, strip);
   for (; strip < task.n_strips; ++strip) bf16_strips<1>(task, strip);
 }
 
