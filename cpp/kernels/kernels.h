@@ -113,10 +113,10 @@ constexpr int first_visible_key(int position, int window, bool causal) {
 
 // One sequence's queries of one kv head over its cached keys.
 struct AttentionTask {
-  float* out;                   // (n_queries, n_group, head_dim) with strides below
-  const float* q;               // (n_queries, n_group, head_dim), rotated
-  int64_t token_stride;         // floats from one token of q to the next
-  int64_t out_stride;           // floats from one token of out to the next
+  float* out;            // (n_queries, n_group, head_dim) with strides below
+  const float* q;        // (n_queries, n_group, head_dim), rotated
+  int64_t token_stride;  // floats from one token of q to the next
+  int64_t out_stride;    // floats from one token of out to the next
   // Per tile of kKvTile tokens: its K; V follows at +tile_bytes. One more, which is fetched while the last is read.
   const uint8_t* const* tiles;
   int n_queries;

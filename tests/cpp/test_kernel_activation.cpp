@@ -83,7 +83,8 @@ void check_row(ActFormat format, const std::vector<float>& x) {
     table.kernels.quantize_act[f]({row.data(), 0, input.data(), 0, 1, 0, n, n});
     std::vector<uint8_t> in_parts = blank;
     for (int first = 0; first < n; first += 256)
-      table.kernels.quantize_act[f]({in_parts.data(), 0, input.data() + first, 0, 1, first, std::min(256, n - first), n});
+      table.kernels.quantize_act[f](
+          {in_parts.data(), 0, input.data() + first, 0, 1, first, std::min(256, n - first), n});
     CHECK(in_parts == row);
     const auto differs = std::mismatch(row.begin(), row.end(), expected.begin());
     INFO(table.name, " format ", static_cast<int>(format), " n=", x.size(), " byte ", differs.first - row.begin());

@@ -36,7 +36,8 @@ struct Bf16Kv : FloatQueries {
   static constexpr int kBytes = 2;
 
   template <int kRows>
-  static void score(float (*scores)[kKvTile], const uint8_t* tile, const Query* const* q, int head_dim, const uint8_t* next) {
+  static void score(float (*scores)[kKvTile], const uint8_t* tile, const Query* const* q, int head_dim,
+                    const uint8_t* next) {
     score_by_lanes<kRows>(scores, [&](Vf(&acc)[kRows], int key) {
       const auto* k = reinterpret_cast<const uint16_t*>(tile) + key * 2;
       for (int d = 0; d < head_dim; d += 2) {
@@ -117,7 +118,8 @@ struct F32Kv : FloatQueries {
   static constexpr int kBytes = 4;
 
   template <int kRows>
-  static void score(float (*scores)[kKvTile], const uint8_t* tile, const Query* const* q, int head_dim, const uint8_t* next) {
+  static void score(float (*scores)[kKvTile], const uint8_t* tile, const Query* const* q, int head_dim,
+                    const uint8_t* next) {
     score_by_lanes<kRows>(scores, [&](Vf(&acc)[kRows], int key) {
       const auto* k = reinterpret_cast<const float*>(tile) + key;
       for (int d = 0; d < head_dim; ++d) {

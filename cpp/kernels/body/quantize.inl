@@ -49,9 +49,8 @@ inline void round_row(uint16_t* out, const float* x, int n) {
 }
 
 void quantize_bf16(const QuantizeTask& task) {
-  for_task_rows(task, [&](uint8_t* row, const float* x) {
-    round_row(reinterpret_cast<uint16_t*>(row) + task.first, x, task.n);
-  });
+  for_task_rows(
+      task, [&](uint8_t* row, const float* x) { round_row(reinterpret_cast<uint16_t*>(row) + task.first, x, task.n); });
 }
 
 // q = round(x * inverse) for n values; returns the sums of q by lanes. |x * inverse| <= 127 by construction.
