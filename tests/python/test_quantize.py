@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from encoder_folders import make_encoder
 from llama_folders import LlamaSpec, make_llama
+from moe_folders import MOE_SPECS, make_moe
 from octavo import LLM, cli
-from octavo.quantize.additive import Scheme, quantise
+from octavo.quantize.additive import Scheme, quantise, relative_error
 from raw_runs import RAW_LOGITS, all_logits
 from reference import Reference, from_folder
 
-SPEC = LlamaSpec({"attention_bias": True, "vocab_size": 331}, dtype="bfloat16", save="shards")
+SPEC = LlamaSpec(
+    {"attention_bias": True, "vocab_size": 331, "max_position_embeddings": 64}, dtype="bfloat16", save="shards"
+)
+GOLDEN = Path(__file__).parents[1] / "golden"
 PROMPT = list(range(3, 60))
 
 
@@ -38,7 +45,7 @@ def test_checkpoints(dense, tmp_path, capsys, scheme, error):
     out = tmp_path / "out"
     assert run("--aqlm", scheme, dense, out) == 0
     printed = capsys.readouterr()
-    found = float(printed.out.split("weights: ")[1])
+    found = float(printed.out.split("outputs: ")[1])
     assert 0 < found < error
     assert "14 matrices" in printed.out and "100%" in printed.err
 
@@ -103,6 +110,113 @@ def test_rows_of_zeros_and_unused_vectors():
     assert bool(torch.isfinite(found).all())
     assert float((weight - found).square().mean()) < 0.05
     assert not found[[0, 17]].any()
+
+
+def correlated_inputs(rows, k, seed):
+    """H of inputs of which the first few directions hold most of the power."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    mixed = torch.randn(k, k, generator=generator) / (1 + torch.arange(k)[:, None])
+    inputs = torch.randn(rows, k, generator=generator) @ mixed
+    return inputs.T @ inputs / rows
+
+
+def test_correlated_inputs_count_by_their_power():
+    import torch
+
+    weight = torch.randn(96, 128, generator=torch.Generator().manual_seed(4))
+    hessian = correlated_inputs(1000, 128, seed=5)
+    errors = [relative_error(weight, quantise(weight, Scheme(2, 8, 2), h).weights(), hessian) for h in (None, hessian)]
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_later_groups_make_up_for_earlier_ones():
+    """Inputs of equal power, all much alike: without feedback errors would add up as they do for unlike inputs."""
+    import torch
+
+    weight = torch.randn(96, 128, generator=torch.Generator().manual_seed(6))
+    alike = torch.full((128, 128), 0.9) + 0.1 * torch.eye(128)
+    errors = [relative_error(weight, quantise(weight, Scheme(2, 8, 2), h).weights(), alike) for h in (None, alike)]
+    assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e6])
+def test_the_unit_of_inputs_does_not_count(scale):
+    import torch
+
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(7))
+    found = quantise(weight, Scheme(2, 8, 2), scale * correlated_inputs(100, 64, seed=8)).weights()
+    assert bool(torch.isfinite(found).all())
+    assert float((weight - found).square().mean()) < 0.1
+
+
+def codes_in(folder):
+    from safetensors.torch import load_file
+
+    tensors = {name: value for path in folder.glob("*.safetensors") for name, value in load_file(path).items()}
+    return {name: value for name, value in tensors.items() if name.endswith(".codes")}
+
+
+@pytest.fixture(scope="module")
+def with_tokenizer(tmp_path_factory):
+    spec = replace(SPEC, config={**SPEC.config, "vocab_size": 512})
+    folder = make_llama(tmp_path_factory.mktemp("with_tokenizer"), spec)
+    for path in (GOLDEN / "tiny-llama-tokenizer").glob("tokenizer*.json"):
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_a_text_calibrates(with_tokenizer, tmp_path):
+    """By a text or by none, and again: the same codes, which another text changes."""
+    import torch
+
+    for name in ("chinese", "code"):
+        text = (GOLDEN / "texts" / f"{name}.txt").read_text(encoding="utf-8")
+        (tmp_path / f"{name}.txt").write_text(text * 4, encoding="utf-8")
+    runs = {"a": "chinese", "b": "chinese", "c": "code", "d": None, "e": None}
+    for out, text in runs.items():
+        options = [] if text is None else ["--calibration", tmp_path / f"{text}.txt"]
+        assert run("--aqlm", "2x8", *options, with_tokenizer, tmp_path / out) == 0
+    codes = {out: codes_in(tmp_path / out) for out in runs}
+
+    def same(one, other):
+        assert set(codes[one]) == set(codes[other])
+        return all(torch.equal(codes[one][name], codes[other][name]) for name in codes[one])
+
+    assert same("a", "b") and same("d", "e")
+    assert not same("a", "c") and not same("a", "d")
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe"])
+def test_mixtures_of_experts(tmp_path, name):
+    spec = MOE_SPECS[name]
+    spec = replace(spec, config={**spec.config, "max_position_embeddings": 64, "hidden_size": 256, "bos_token_id": 1})
+    for folder in ("dense", "out"):
+        (tmp_path / folder).mkdir()
+    folder, out = make_moe(tmp_path / "dense", spec), tmp_path / "out"
+    assert run("--aqlm", "2x8", folder, out) == 0
+    assert any(".experts.1." in codes for codes in codes_in(out))
+    logits = all_logits(LLM(out, dtype="float32", skip_tokenizer_init=True, **RAW_LOGITS), PROMPT)
+    original = from_folder(folder).logits(PROMPT)
+    assert np.corrcoef(logits.ravel(), original.ravel())[0, 1] > 0.8
+
+
+def test_encoders_need_a_text(tmp_path, capsys):
+    (tmp_path / "bert").mkdir()
+    folder = make_encoder(tmp_path / "bert", "Bert", hidden_size=128, num_attention_heads=2, intermediate_size=128)
+    assert run("--aqlm", "2x8", folder, tmp_path / "out") == 1
+    assert "--calibration" in capsys.readouterr().err
+
+
+def test_texts_that_do_not_calibrate(with_tokenizer, tmp_path, capsys):
+    (tmp_path / "short.txt").write_text("Too short.")
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    for name, said in (("short", "give at least 64"), ("latin", "cannot be read"), ("none", "cannot be read")):
+        assert run("--aqlm", "2x8", "--calibration", tmp_path / f"{name}.txt", with_tokenizer, tmp_path / "out") == 1
+        error = capsys.readouterr().err
+        assert f"{name}.txt" in error and said in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_seed_gives_the_same_bits():

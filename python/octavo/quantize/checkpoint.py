@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from octavo.errors import InvalidInputError
-from octavo.quantize.additive import GROUP, Scheme, quantise
+from octavo.quantize.additive import Scheme, quantise, relative_error
+from octavo.quantize.calibrate import Calibration, Layer
+from octavo.quantize.codes import GROUP
 from octavo.weights.tensor import SourceTensor
 
 # Matrices of numbered layers are linears, but for routers, which stay exact.
-_LINEAR = re.compile(r"(.+\.\d+\..+)\.weight")
+_LINEAR = re.compile(r"(?P<layer>.+?\.\d+)\..+\.weight")
 _ROUTER = re.compile(r".*(\.gate|\.router|_gate)\.weight")
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _COPIED = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -29,8 +32,7 @@ class Totals:
     matrices: int = 0
     weights: int = 0
     bits: int = 0
-    error: float = 0.0  # sum of squares
-    power: float = 0.0
+    error: float = 0.0  # sum over matrices of the square of their relative error
 
     @property
     def bits_per_weight(self) -> float:
@@ -39,8 +41,8 @@ class Totals:
 
     @property
     def relative_error(self) -> float:
-        """Root mean square of the error, as a share of the weights' own."""
-        return float((self.error / self.power) ** 0.5)
+        """Root mean square over the matrices of their outputs' error, as a share of the outputs."""
+        return float((self.error / self.matrices) ** 0.5)
 
 
 def write_aqlm(
@@ -48,32 +50,47 @@ def write_aqlm(
     folder: Path,
     out: Path,
     scheme: Scheme,
+    sequences: Callable[[], Sequence[Sequence[int]]],
     progress: Callable[[list[SourceTensor]], Iterable[SourceTensor]],
 ) -> Totals:
     """Quantises the linears among ``tensors``, which are those of ``folder``, and writes the checkpoint ``out``.
 
     Args:
-        progress: Goes through the tensors, showing how far it is.
+        sequences: Makes the token ids to calibrate with, all of one length.
+        progress: Goes through the linears, showing how far it is.
 
     Raises:
-        InvalidInputError: there is no linear to quantise, or a codebook would be larger than its matrix.
+        InvalidInputError: there is no linear to quantise, a codebook would be larger than its matrix, or the model
+            cannot be calibrated.
     """
     tensors = list(tensors)
     _check(tensors, scheme)
-    totals, state = Totals(), {}
-    for tensor in progress(tensors):
-        if _is_linear(tensor):
-            state.update(_quantised(tensor, scheme, totals))
-        else:
-            state[tensor.name] = _dense(tensor)
-    kept = [tensor.name for tensor in tensors if not _is_linear(tensor)]
-    _write(state, folder, out, _quantization_config(scheme, kept))
+    linears = sorted(filter(_is_linear, tensors), key=_number)
+    kept = [tensor for tensor in tensors if not _is_linear(tensor)]
+    totals, state = Totals(), {tensor.name: _dense(tensor) for tensor in kept}
+    calibration = Calibration(folder, list(dict.fromkeys(map(_layer, linears))), sequences())
+    for name, members in groupby(progress(linears), key=_layer):
+        with calibration.layer(name) as layer:
+            for tensor in members:
+                state.update(_quantised(tensor, scheme, layer, totals))
+    _write(state, folder, out, _quantization_config(scheme, [tensor.name for tensor in kept]))
     return totals
 
 
 def _is_linear(tensor: SourceTensor) -> bool:
     is_matrix = len(tensor.shape) == 2 and _LINEAR.fullmatch(tensor.name) is not None
     return is_matrix and not _ROUTER.fullmatch(tensor.name)
+
+
+def _layer(linear: SourceTensor) -> str:
+    """The module of the numbered layer that a linear is in."""
+    found = _LINEAR.fullmatch(linear.name)
+    assert found is not None
+    return found["layer"]
+
+
+def _number(linear: SourceTensor) -> int:
+    return int(_layer(linear).rpartition(".")[2])
 
 
 def _check(tensors: list[SourceTensor], scheme: Scheme) -> None:
@@ -102,17 +119,18 @@ def _dense(tensor: SourceTensor) -> Any:
     return values.reshape(tensor.shape)
 
 
-def _quantised(tensor: SourceTensor, scheme: Scheme, totals: Totals) -> dict[str, Any]:
+def _quantised(tensor: SourceTensor, scheme: Scheme, layer: Layer, totals: Totals) -> dict[str, Any]:
     import torch
 
-    weight = _dense(tensor).float()
-    found = quantise(weight, scheme)
+    weight, name = _dense(tensor).float(), tensor.name.removesuffix(".weight")
+    hessian = layer.hessian(name)
+    found = quantise(weight, scheme, hessian)
+    approximation = found.weights()
+    layer.replace(name, approximation)
     totals.matrices += 1
     totals.weights += weight.numel()
     totals.bits += found.codes.numel() * scheme.bits + 16 * (found.vectors.numel() + found.scales.numel())
-    totals.error += float((weight - found.weights()).square().sum(dtype=torch.float64))
-    totals.power += float(weight.square().sum(dtype=torch.float64))
-    name = tensor.name.removesuffix(".weight")
+    totals.error += relative_error(weight, approximation, hessian) ** 2
     integers = torch.int8 if scheme.bits <= 8 else torch.int16
     return {
         f"{name}.codes": found.codes.to(integers),  # the upper half wraps around to negative numbers
