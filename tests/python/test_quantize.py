@@ -11,15 +11,32 @@ import numpy as np
 import pytest
 
 from encoder_folders import make_encoder
+from family_folders import FamilySpec, make_model
 from llama_folders import LlamaSpec, make_llama
 from moe_folders import MOE_SPECS, make_moe
 from octavo import LLM, cli
+from octavo.errors import InvalidInputError
 from octavo.quantize.additive import Scheme, quantise, relative_error
+from octavo.quantize.calibrate import Calibration
 from raw_runs import RAW_LOGITS, all_logits
 from reference import Reference, from_folder
 
 SPEC = LlamaSpec(
     {"attention_bias": True, "vocab_size": 331, "max_position_embeddings": 64}, dtype="bfloat16", save="shards"
+)
+GEMMA3 = FamilySpec(
+    "Gemma3ForCausalLM",
+    {
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 24,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "sliding_window": 24,
+    },
 )
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROMPT = list(range(3, 60))
@@ -186,6 +203,40 @@ def test_a_text_calibrates(with_tokenizer, tmp_path):
 
     assert same("a", "b") and same("d", "e")
     assert not same("a", "c") and not same("a", "d")
+
+
+def test_layers_meet_what_they_meet_in_the_whole_model(tmp_path):
+    """With windows of attention and rotations that differ by layer, and but for what was replaced."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = make_model(tmp_path, GEMMA3)
+    sequences = [list(range(3, 60)), list(range(60, 117))]
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.model.layers[0].mlp.up_proj.weight.data *= 0.5
+    met = []
+    model.model.layers[2].mlp.down_proj.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0].flatten(0, 1)))
+    with torch.no_grad():
+        model(torch.tensor(sequences))
+
+    names = [f"model.layers.{i}" for i in range(3)]
+    calibration = Calibration(folder, names, sequences)
+    for name in names:
+        with calibration.layer(name) as layer:
+            if name == names[0]:
+                layer.replace(f"{name}.mlp.up_proj", model.model.layers[0].mlp.up_proj.weight.data)
+            hessian = layer.hessian(f"{name}.mlp.down_proj")
+    torch.testing.assert_close(hessian, met[0].T @ met[0], rtol=1e-3, atol=1e-3 * float(hessian.diagonal().mean()))
+
+
+def test_models_that_transformers_does_not_run(dense, tmp_path):
+    with pytest.raises(InvalidInputError, match="has no module encoder.layers.0"):
+        Calibration(dense, ["encoder.layers.0"], [PROMPT])
+    config = json.loads((dense / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["UnheardOfForCausalLM"]}))
+    with pytest.raises(InvalidInputError, match="transformers cannot load"):
+        Calibration(tmp_path, ["model.layers.0"], [PROMPT])
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen2_moe"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from octavo.quantize.codes import GROUP, sums
+from octavo.quantize.codes import CHUNK, GROUP, sums
 
 _SAMPLES = 64  # vectors of the k-means sample, for each vector of a codebook
 _MOST_SAMPLES = 1 << 18
 _LLOYD_STEPS = 12
 _GRADIENT_STEPS = 5
-_CHUNK = 1 << 20  # scores that are in memory at once: about what a cache holds
 
 
 def residual_kmeans(x: Any, n_books: int, size: int, generator: Any) -> Any:
@@ -44,7 +43,7 @@ def _nearest(x: Any, vectors: Any) -> Any:
     import torch
 
     halves = vectors.square().sum(1) / -2
-    step = max(1, _CHUNK // len(vectors))
+    step = max(1, CHUNK // len(vectors))
     found = [torch.addmm(halves, part, vectors.T).argmax(1) for part in x.split(step)]
     return torch.cat(found)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 GROUP = 8  # weights that a code stands for
 _BEAMS = 8
-_CHUNK = 1 << 20  # scores that are in memory at once: about what a cache holds
+CHUNK = 1 << 20  # scores that are in memory at once: about what a cache holds
 
 
 def groups_of(weight: Any, scales: Any) -> Any:
@@ -51,7 +51,7 @@ def _best_codes(x: Any, vectors: Any) -> Any:
     # With these columns and a 1 and half a square beside it, a product is half the squared error.
     half_squares = vectors.square().sum(2, keepdim=True) / 2
     books = torch.cat([-vectors, half_squares, torch.ones_like(half_squares)], 2).mT.contiguous()
-    step = max(1, _CHUNK // (min(len(vectors), _BEAMS) * vectors.shape[1]))
+    step = max(1, CHUNK // (min(len(vectors), _BEAMS) * vectors.shape[1]))
     return torch.cat([_search(part, vectors, books) for part in x.split(step)])
 
 
