@@ -81,6 +81,18 @@ def test_checkpoints(dense, tmp_path, capsys, scheme, error):
     assert (out / "tokenizer_config.json").is_file() and not list(out.glob("*.index.json"))
 
 
+def test_a_tied_head(tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = make_llama(tmp_path / "dense", LlamaSpec({"tie_word_embeddings": True}))
+    assert run("--aqlm", "2x8", folder, tmp_path / "out") == 0
+    theirs = Reference(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval())
+    assert type(theirs.model.lm_head) is torch.nn.Linear
+    ours = all_logits(LLM(tmp_path / "out", dtype="float32", skip_tokenizer_init=True, **RAW_LOGITS), PROMPT)
+    assert np.abs(ours - theirs.logits(PROMPT)).max() <= 2e-3
+
+
 def test_a_codebook_larger_than_its_matrix_is_refused(dense, tmp_path, capsys):
     assert run("--aqlm", "1x16", dense, tmp_path / "out") == 1
     error = capsys.readouterr().err

@@ -21,6 +21,7 @@ from octavo.weights.tensor import SourceTensor
 _LINEAR = re.compile(r"(?P<layer>.+?\.\d+)\..+\.weight")
 _ROUTER = re.compile(r".*(\.gate|\.router|_gate)\.weight")
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_TIED_HEAD = "lm_head.weight"  # in no checkpoint, but transformers would replace it, too
 _COPIED = ("*.json", "*.model", "*.txt", "*.jinja")
 _WRITTEN = ("config.json", "*.index.json")  # copies of which would be wrong
 
@@ -141,6 +142,7 @@ def _quantised(tensor: SourceTensor, scheme: Scheme, layer: Layer, totals: Total
 
 def _quantization_config(scheme: Scheme, kept: list[str]) -> dict[str, Any]:
     """As transformers reads it; version 5 compares with names of modules, earlier ones with names of parameters."""
+    kept = [*kept, *({_TIED_HEAD} - set(kept))]
     names = [*kept, *(name.removesuffix(".weight") for name in kept if name.endswith(".weight"))]
     return {
         "quant_method": "aqlm",
