@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from octavo.quantize.codes import CHUNK, GROUP, sums
+from octavo.quantize.codes import GROUP, chunks, sums
 
 _SAMPLES = 64  # vectors of the k-means sample, for each vector of a codebook
 _MOST_SAMPLES = 1 << 18
@@ -43,9 +43,10 @@ def _nearest(x: Any, vectors: Any) -> Any:
     import torch
 
     halves = vectors.square().sum(1) / -2
-    step = max(1, CHUNK // len(vectors))
-    found = [torch.addmm(halves, part, vectors.T).argmax(1) for part in x.split(step)]
-    return torch.cat(found)
+    found = torch.empty(len(x), dtype=torch.long)
+    for rows in chunks(len(x), len(vectors)):
+        found[rows] = torch.addmm(halves, x[rows], vectors.T).argmax(1)
+    return found
 
 
 def best_vectors(weight: Any, hessian: Any, codes: Any, vectors: Any, scales: Any) -> Any:

@@ -8,16 +8,28 @@ https://arxiv.org/abs/2307.13304) and GPTQ, with groups of columns in the place 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 GROUP = 8  # weights that a code stands for
 _BEAMS = 8
-CHUNK = 1 << 20  # scores that are in memory at once: about what a cache holds
+_CHUNK = 1 << 20  # scores that are in memory at once: about what a cache holds
 
 
 def groups_of(weight: Any, scales: Any) -> Any:
     """(n, k / GROUP, GROUP) the rows over their scales; a row of zeros stays one."""
     return (weight / scales.masked_fill(scales == 0, 1)[:, None]).unflatten(1, (-1, GROUP))
+
+
+def chunks(n_rows: int, n_scores: int) -> Iterator[slice]:
+    """Slices of the rows, so that those of a slice have few enough scores, of which each row has ``n_scores``.
+
+    What is found for a slice belongs into a tensor made before: kept by itself, it would keep the memory around it
+    from being used again.
+    """
+    step = max(1, _CHUNK // n_scores)
+    for start in range(0, n_rows, step):
+        yield slice(start, start + step)
 
 
 def sums(vectors: Any, codes: Any) -> Any:
@@ -51,8 +63,10 @@ def _best_codes(x: Any, vectors: Any) -> Any:
     # With these columns and a 1 and half a square beside it, a product is half the squared error.
     half_squares = vectors.square().sum(2, keepdim=True) / 2
     books = torch.cat([-vectors, half_squares, torch.ones_like(half_squares)], 2).mT.contiguous()
-    step = max(1, CHUNK // (min(len(vectors), _BEAMS) * vectors.shape[1]))
-    return torch.cat([_search(part, vectors, books) for part in x.split(step)])
+    found = torch.empty(len(x), len(vectors), dtype=torch.long)
+    for rows in chunks(len(x), min(len(vectors), _BEAMS) * vectors.shape[1]):
+        found[rows] = _search(x[rows], vectors, books)
+    return found
 
 
 def _search(x: Any, vectors: Any, books: Any) -> Any:
