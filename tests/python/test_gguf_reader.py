@@ -295,6 +295,9 @@ def test_config_rope_scaling(tmp_path: Path) -> None:
     [
         ({"general.architecture": "mamba"}, "'mamba'"),
         ({"general.architecture": 3}, "general.architecture"),
+        ({"general.architecture": None, "general.type": "imatrix"}, "is no model: it holds llama-imatrix's"),
+        ({"general.architecture": "clip", "general.type": "mmproj"}, "is no model: it holds a projector"),
+        ({"general.type": "adapter"}, "is no model: it holds a LoRA adapter; merge it"),
         ({"llama.block_count": None}, "lacks the metadata key 'llama.block_count'"),
         ({"llama.block_count": 1 << 30}, "claims 1073741824 layers"),
         ({"llama.attention.head_count": 0}, "no size"),

@@ -10,6 +10,13 @@ from octavo.weights.gguf import GGUFFile
 
 _MAX_COUNT = 1 << 31
 
+# What files that are no models hold, by their 'general.type'.
+_NO_MODELS = {
+    "adapter": "a LoRA adapter; merge it into its model first",
+    "imatrix": "llama-imatrix's calibration data; give the model that was made with it",
+    "mmproj": "a projector of images or sound; give the model that it belongs to",
+}
+
 
 class MetadataReader:
     """Looks up the keys of the file's own architecture and checks their types."""
@@ -19,6 +26,9 @@ class MetadataReader:
         self.name = self._architecture_name()
 
     def _architecture_name(self) -> str:
+        kind = self.file.metadata.get("general.type")
+        if isinstance(kind, str) and kind in _NO_MODELS:
+            raise ModelError(f"{self.file.path} is no model: it holds {_NO_MODELS[kind]}.")
         name = self.file.metadata.get("general.architecture")
         if not isinstance(name, str):
             raise ModelError(f"{self.file.path} lacks the metadata key 'general.architecture'; download it again.")
