@@ -2,8 +2,9 @@
 """Compares octavo's perplexity with llama.cpp's, on the same GGUF files and the same text.
 
 Both count as llama-perplexity does: the text's tokens in windows of --context, each begun with BOS where the model
-wants one, the tokens of a window's second half scored. A table has both, how far octavo is from llama.cpp, and what
-share of the file's weights is in which type. The exit status is 1 where one is further away than --within percent.
+wants one, the tokens of a window's second half scored. A table has both, how far octavo is from llama.cpp and by how
+much that is uncertain (the standard error, from how much the windows differ), and what share of the file's weights is
+in which type. The exit status is 1 where one is further away than --within percent.
 
   benchmarks/perplexity.py --llama-bin llama/bin --text TEXT.txt model-Q4_K_M.gguf ...
 
@@ -18,7 +19,9 @@ import os
 import re
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, stdev
 
 from engines.base import CompareError, run_program
 from engines.llama_cpp import LlamaCpp
@@ -33,8 +36,8 @@ def windows(tokens: list[int], context: int, most: int, bos: int | None) -> list
     return found if bos is None else [[bos, *window[1:]] for window in found]
 
 
-def octavo_perplexity(model: Path, text: str, arguments: argparse.Namespace) -> tuple[float, int]:
-    """(perplexity, number of windows)"""
+def octavo_losses(model: Path, text: str, arguments: argparse.Namespace) -> list[float]:
+    """The mean loss of each window."""
     from octavo import LLM, SamplingParams
 
     llm = LLM(model, dtype=arguments.dtype, num_threads=arguments.threads, max_model_len=arguments.context + 1)
@@ -44,23 +47,33 @@ def octavo_perplexity(model: Path, text: str, arguments: argparse.Namespace) -> 
     params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
     outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
     scored = slice(arguments.context // 2 + 1, None)
-    losses = [
-        -row[token].logprob
+    return [
+        fmean(-row[token].logprob for token, row in zip(ids[scored], output.prompt_logprobs[scored], strict=True))
         for ids, output in zip(prompts, outputs, strict=True)
-        for token, row in zip(ids[scored], output.prompt_logprobs[scored], strict=True)
     ]
-    return math.exp(math.fsum(losses) / len(losses)), len(prompts)
 
 
-def llama_perplexity(program: str, model: Path, n_windows: int, arguments: argparse.Namespace) -> float:
-    """Of so many windows; one more is computed, as llama-perplexity may end before it has written its last figures."""
+def llama_losses(program: str, model: Path, n_windows: int, arguments: argparse.Namespace) -> list[float]:
+    """The mean loss of each of so many windows.
+
+    One more is computed, as llama-perplexity may end before it has written its last figures.
+    """
     context = str(arguments.context)
     sizes = ["-c", context, "-b", context, "--chunks", str(n_windows + 1)]
     said = run_program([program, "-m", str(model), "-f", str(arguments.text), "-t", str(arguments.threads), *sizes])
-    found = re.search(rf"\[{n_windows}\]([\d.]+)", said)  # what is said after each window is of all so far
-    if found is None:
-        raise CompareError(f"llama-perplexity said no perplexity of {n_windows} windows of {model.name}.")
-    return float(found[1])
+    figures = dict(re.findall(r"\[(\d+)\]([\d.]+)", said))  # each is of all windows so far
+    try:
+        sums = [0.0, *(n * math.log(float(figures[str(n)])) for n in range(1, n_windows + 1))]
+    except KeyError:
+        raise CompareError(f"llama-perplexity said no perplexity of {n_windows} windows of {model.name}.") from None
+    return [after - before for before, after in pairwise(sums)]
+
+
+def difference_of(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    """By how many percent the perplexity of the first is the higher one, and the standard error of that."""
+    apart = [a - b for a, b in zip(ours, theirs, strict=True)]
+    error = stdev(apart) / math.sqrt(len(apart)) if len(apart) > 1 else math.nan
+    return 100 * math.expm1(fmean(apart)), 100 * error
 
 
 def types_of(model: Path) -> str:
@@ -95,11 +108,12 @@ def compare(arguments: argparse.Namespace) -> bool:
     print("| model | octavo | llama.cpp | difference | weights |\n|---|---|---|---|---|", flush=True)
     near = True
     for model in arguments.models:
-        ours, n_windows = octavo_perplexity(model, text, arguments)
-        theirs = llama_perplexity(program, model, n_windows, arguments)
-        difference = 100 * (ours / theirs - 1)
+        ours = octavo_losses(model, text, arguments)
+        theirs = llama_losses(program, model, len(ours), arguments)
+        difference, error = difference_of(ours, theirs)
         near &= abs(difference) <= arguments.within
-        row = [model.stem, f"{ours:.4f}", f"{theirs:.4f}", f"{difference:+.2f}%", types_of(model)]
+        perplexities = (f"{math.exp(fmean(losses)):.4f}" for losses in (ours, theirs))
+        row = [model.stem, *perplexities, f"{difference:+.2f} ± {error:.2f}%", types_of(model)]
         print("| " + " | ".join(row) + " |", flush=True)
     return near
 
