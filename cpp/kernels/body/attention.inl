@@ -95,14 +95,14 @@ struct Sight {
   const float* bias[kRows];
 };
 
-// Scores of one row's keys as the softmax takes them.
+// Scores of a tile's keys from `first` on, by one row, as the softmax takes them.
 template <int kRows>
-inline Vf finish_score(Vf score, const AttentionTask& task, const Sight<kRows>& sight, int row, int first_key) {
+inline Vf finish_score(Vf score, const AttentionTask& task, const Sight<kRows>& sight, int row, int first) {
   Vf s = mul(score, set1(task.scale));
   if (task.soft_cap > 0) s = mul(set1(task.soft_cap), tanh(div(s, set1(task.soft_cap))));
-  if (sight.bias[row] != nullptr) s = add(s, load(sight.bias[row] + first_key));
+  if (sight.bias[row] != nullptr) s = add(s, load(sight.bias[row] + first));
   if (sight.begin[row] > 0 || sight.end[row] < kKvTile) {
-    const Vf key = to_float(addi(iota(), set1i(first_key)));
+    const Vf key = to_float(addi(iota(), set1i(first)));
     s = select_less(key, set1(static_cast<float>(sight.begin[row])), set1(kMinusInf), s);
     s = select_less(key, set1(static_cast<float>(sight.end[row])), s, set1(kMinusInf));
   }
