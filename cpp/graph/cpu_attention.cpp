@@ -119,17 +119,15 @@ void fetch(const Step& step, const ValueRows& rows, int token, int n, int64_t co
     for (int64_t i = 0; i < width; i += kCacheLine / 4) __builtin_prefetch(step.floats(rows, t) + column + i);
 }
 
-// Fetches the rows of the head after the range's, which is probably the thread's next.
-void fetch_next_head(const Step& step, const OpCall& call, const AttendRange& range, bool stores) {
+// Fetches the rows that a range will read.
+void fetch_rows(const Step& step, const OpCall& call, const AttendRange& range, bool stores) {
   const AttentionOp& op = call.attention;
-  const int head = range.head + 1;
-  if (head == op.n_kv_heads) return;
   const int token = step.batch->query_start[static_cast<size_t>(range.seq)] + range.first;
   const int64_t group = op.n_heads / op.n_kv_heads * int64_t{op.head_dim};
-  fetch(step, call.in, token, range.n, head * group, group);
+  fetch(step, call.in, token, range.n, range.head * group, group);
   if (!stores) return;
-  fetch(step, call.second, token, range.n, int64_t{head} * op.head_dim, op.head_dim);
-  fetch(step, call.third, token, range.n, int64_t{head} * op.head_dim, op.head_dim);
+  fetch(step, call.second, token, range.n, int64_t{range.head} * op.head_dim, op.head_dim);
+  fetch(step, call.third, token, range.n, int64_t{range.head} * op.head_dim, op.head_dim);
 }
 
 // The finished rows of one head in the formats that the consumers read.
@@ -212,9 +210,9 @@ void attention(const Step& step, const OpCall& call, const Worker& worker) {
   ChunkFeed feed(step.counters_of(call), worker, n_items);
   for (int item; (item = feed.take()) >= 0;) {
     const AttendRange range = items.at(item);
-    fetch_next_head(step, call, range, own);
+    const AttendRange after = item + 1 < n_items ? items.at(item + 1) : range;  // probably the thread's next
+    fetch_rows(step, call, after, own);
     if (own) for_runs(batch, range.seq, [&](const Run& run) { store_run(step, call, run, range.head); });
-    const AttendRange after = item + 1 < n_items ? items.at(item + 1) : range;
     attend(step, call, range, first_tile_of(step, call, after), step.thread_scratch(worker));
   }
 }

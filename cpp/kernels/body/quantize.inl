@@ -54,10 +54,10 @@ void quantize_bf16(const QuantizeTask& task) {
 }
 
 // q = round(x * inverse) for n values; returns the sums of q by lanes. |x * inverse| <= 127 by construction.
-inline Vf quantize_values(int8_t* q, const float* x, int n, float inverse) {
+inline Vf quantize_values(int8_t* q, const float* x, int n, Vf inverse) {
   Vi total = set1i(0);
   for (int i = 0; i < n; i += kLanes) {
-    const Vi v = round_to_int(mul(load(x + i), set1(inverse)));
+    const Vi v = round_to_int(mul(load(x + i), inverse));
     total = addi(total, v);
     store_bytes(q + i, v);
   }
@@ -102,7 +102,7 @@ inline void quantize_groups(const Group (&groups)[kGroups], const Q8x32Layout& l
   OCTAVO_UNROLL
   for (int i = 0; i < kGroups; ++i)
     totals[i] =
-        quantize_values(reinterpret_cast<int8_t*>(groups[i].row) + groups[i].g * 32, groups[i].x, 32, inverse[i]);
+        quantize_values(reinterpret_cast<int8_t*>(groups[i].row) + groups[i].g * 32, groups[i].x, 32, set1(inverse[i]));
   reduce_add_each<kGroups>(sums, totals);  // integers below 2^12: exact
   for (int i = 0; i < kPadded; i += kLanes) store(s + i, mul(load(d + i), load(sums + i)));
   for (int i = 0; i < kGroups; ++i) {
@@ -155,13 +155,12 @@ void quantize_q8x256(const QuantizeTask& task) {
     auto* sums = reinterpret_cast<int16_t*>(row + layout.sum);
     for (int g = task.first / 256; g < (task.first + task.n) / 256; ++g) {
       const float amax = largest_magnitude(x, 256);
-      float inverse[kLanes];
-      store(inverse, quantize_factor(set1(amax)));
+      const Vf inverse = quantize_factor(set1(amax));
       for (int i = g * 256; i < (g + 1) * 256; i += 8 * 16, x += 8 * 16) {
         Vf totals[8];
         OCTAVO_UNROLL
         for (int j = 0; j < 8; ++j)
-          totals[j] = quantize_values(reinterpret_cast<int8_t*>(row) + i + j * 16, x + j * 16, 16, inverse[0]);
+          totals[j] = quantize_values(reinterpret_cast<int8_t*>(row) + i + j * 16, x + j * 16, 16, inverse);
         float each[8];
         reduce_add_each<8>(each, totals);
         for (int j = 0; j < 8; ++j) sums[i / 16 + j] = static_cast<int16_t>(each[j]);

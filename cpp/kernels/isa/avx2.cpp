@@ -11,13 +11,13 @@
 #include "kernels/body/linear_integers.inl"
 #include "kernels/body/linear_q8x256.inl"
 #include "kernels/body/linear_q8x32.inl"
+#include "kernels/body/quantize.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx2
 #define OCTAVO_AQLM_DOT nullptr
 #define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
-#include "kernels/body/quantize.inl"
 #include "kernels/body/table_q8.inl"
 
 // Emits the table.

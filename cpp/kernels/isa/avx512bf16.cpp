@@ -20,13 +20,13 @@
 #include "kernels/body/linear_integers.inl"
 #include "kernels/body/linear_q8x256.inl"
 #include "kernels/body/linear_q8x32.inl"
+#include "kernels/body/quantize.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx512Bf16
 #define OCTAVO_AQLM_DOT aqlm_dot
 #define OCTAVO_BF16_KV Bf16DotKv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kBF16, linear_bf16_dot }
-#include "kernels/body/quantize.inl"
 #include "kernels/body/table_q8.inl"
 
 // Emits the table.

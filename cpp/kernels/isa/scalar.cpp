@@ -9,6 +9,7 @@
 #include "kernels/body/linear_integers_scalar.inl"
 #include "kernels/body/linear_q8x256_scalar.inl"
 #include "kernels/body/linear_q8x32_scalar.inl"
+#include "kernels/body/quantize.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kScalar
 #define OCTAVO_AQLM_DOT nullptr
@@ -33,5 +34,4 @@
 #define OCTAVO_LINEAR_Q6_K scalar_q6_k
 
 // Emits the table.
-#include "kernels/body/quantize.inl"
 #include "kernels/body/table.inl"

@@ -142,7 +142,7 @@ def _quantised(tensor: SourceTensor, scheme: Scheme, layer: Layer, totals: Total
 
 def _quantization_config(scheme: Scheme, kept: list[str]) -> dict[str, Any]:
     """As transformers reads it; version 5 compares with names of modules, earlier ones with names of parameters."""
-    kept = [*kept, *({_TIED_HEAD} - set(kept))]
+    kept = list(dict.fromkeys([*kept, _TIED_HEAD]))
     names = [*kept, *(name.removesuffix(".weight") for name in kept if name.endswith(".weight"))]
     return {
         "quant_method": "aqlm",
