@@ -80,6 +80,16 @@ const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Ch
   return panel;
 }
 
+bool unpacks(const LinearPart& part, int n_tokens) {
+  return part.kernel.unpack != nullptr && n_tokens >= part.kernel.unpack_from;
+}
+
+// Whether a chunk of the weight is made again for every step.
+bool makes_panels(const LinearPart& part, int n_tokens) {
+  const bool decodes = part.weight->aqlm != nullptr && !part.weight->by_table;
+  return part.native || part.weight->in_file || decodes || unpacks(part, n_tokens);
+}
+
 // A chunk of a weight in a packed format, as a panel that all tiles of tokens share.
 const uint8_t* unpack_chunk(uint8_t* panel, const Chunk& chunk) {
   const LinearPart& part = *chunk.part;
@@ -278,11 +288,13 @@ bool is_uneven(int n_chunks, int n_threads) { return n_chunks % n_threads != 0 &
 Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
   const int n_threads = worker.n_threads;
   Cut cut{chunk_strips(activates(call) ? &call.out : nullptr, n_tokens), n_threads, 1};
-  const auto all = [&](auto is) { return std::all_of(call.parts.begin(), call.parts.end(), is); };
-  const bool tables = all([](const LinearPart& part) { return part.weight->by_table; });
+  const bool tables =
+      std::all_of(call.parts.begin(), call.parts.end(), [](const LinearPart& part) { return part.weight->by_table; });
+  const bool any_panel = std::any_of(call.parts.begin(), call.parts.end(),
+                                     [&](const LinearPart& part) { return makes_panels(part, n_tokens); });
   if (tables && n_tokens >= kTokensToShare * n_threads)
     cut = {cut.strips, 1, std::min(4 * n_threads, n_tokens / kTokensToShare)};
-  else if (panel_bytes(call) == 0 && worker.n_ranks == 1 && n_tokens >= kManyToShare * n_threads)
+  else if (!any_panel && worker.n_ranks == 1 && n_tokens >= kManyToShare * n_threads)
     cut.token_parts = n_threads;
   else if (!activates(call) && is_uneven(count_chunks(call, cut), n_threads))
     cut.strips = kNarrowChunk;
@@ -351,7 +363,7 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
     chunk.weights = pack_panel(panel, part, first, chunk.strips);
   else if (part.weight->aqlm != nullptr)
     chunk.weights = decode_chunk(panel, *step.kernels, chunk);
-  else if (part.kernel.unpack != nullptr && tokens.end - tokens.begin > chunk.token_tile()) {
+  else if (unpacks(part, tokens.end - tokens.begin)) {
     chunk.unpacked = true;
     chunk.weights = unpack_chunk(panel, chunk);
   } else

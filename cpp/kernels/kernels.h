@@ -30,8 +30,9 @@ struct LinearTask {
 struct LinearKernel {
   ActFormat act = ActFormat::kF32;
   void (*run)(const LinearTask&) = nullptr;  // null: dequantise to an F32 panel, then its kernel
-  // Where unpacking pays once for many tokens: the strips of a task to a panel, 64-byte aligned, of so many bytes for
+  // Where unpacking pays from so many tokens on: the strips of a task to a panel, 64-byte aligned, of so many bytes for
   // each strip and 256 weights of its rows, and the kernel that multiplies by it. Null where it does not.
+  int unpack_from = 0;
   int unpacked_bytes = 0;
   void (*unpack)(uint8_t* panel, const LinearTask&) = nullptr;
   void (*run_unpacked)(const LinearTask&) = nullptr;

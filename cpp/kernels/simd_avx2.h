@@ -154,12 +154,6 @@ inline Vi load_u8_pairs(const uint8_t* p) {
 inline Vi load_s8_pairs(const uint8_t* p) {
   return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
-// out[i] = in[2 * i] + in[2 * i + 1] of 16 int16.
-inline void add_neighbours(int16_t* out, const void* in) {
-  const auto* halves = static_cast<const __m128i*>(in);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
-                   _mm_hadd_epi16(_mm_loadu_si128(halves), _mm_loadu_si128(halves + 1)));
-}
 
 // acc + a[0] * b[0] + a[1] * b[1]
 inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return settled(_mm256_add_epi32(acc, _mm256_madd_epi16(a, b))); }

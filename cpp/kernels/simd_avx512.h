@@ -156,12 +156,6 @@ inline Vi load_u8_pairs(const uint8_t* p) {
 inline Vi load_s8_pairs(const uint8_t* p) {
   return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-// out[i] = in[2 * i] + in[2 * i + 1] of 16 int16.
-inline void add_neighbours(int16_t* out, const void* in) {
-  const auto* halves = static_cast<const __m128i*>(in);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
-                   _mm_hadd_epi16(_mm_loadu_si128(halves), _mm_loadu_si128(halves + 1)));
-}
 
 // acc + a[0] * b[0] + a[1] * b[1]
 #ifdef OCTAVO_SIMD_VNNI
@@ -221,6 +215,17 @@ inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) { return _mm512_dpbusd_epi
 
 // Dots of unsigned bytes up to 127 with signed ones, four to a lane.
 inline Vi dot_bytes(Vi a, Vi b) { return _mm512_dpbusd_epi32(_mm512_setzero_si512(), a, b); }
+
+// acc + unsigned activations * signed weights.
+inline Vi dot_unsigned_act(Vi acc, Vi act, Vi weights) { return _mm512_dpbusd_epi32(acc, act, weights); }
+// bytes * factors, where the products are bytes; a factor to a lane.
+inline Vi mul_bytes(Vi bytes, Vi factors) {
+  const Vi both = _mm512_or_si512(_mm512_and_si512(factors, set1i(0xffff)), _mm512_slli_epi32(factors, 16));
+  const Vi even = _mm512_mullo_epi16(bytes, both);  // its low byte is that of the product of low bytes
+  const Vi odd = _mm512_mullo_epi16(_mm512_srli_epi16(bytes, 8), both);
+  return _mm512_mask_blend_epi8(0xaaaaaaaaaaaaaaaa, even, _mm512_slli_epi16(odd, 8));
+}
+inline Vi sub_bytes(Vi v, int x) { return _mm512_sub_epi8(v, _mm512_set1_epi8(static_cast<char>(x))); }
 #else
 // int16 partial sums hold four (weights below 32) or eight (below 16) accumulations without overflow.
 using Partial = Vi;

@@ -56,9 +56,14 @@ std::vector<uint8_t> defined_row(std::vector<uint8_t> row, ActFormat format, con
     for (int g = 0; g < n / 256; ++g) {
       const float amax = largest(x.data() + g * 256, 256);
       put(row, Q8x256Layout(n).d, g, amax / 127.0f);
-      for (int i = g * 256; i < (g + 1) * 256; i += 16)
-        put(row, Q8x256Layout(n).sum, i / 16,
-            static_cast<int16_t>(quantize_group(q + i, x.data() + i, 16, inverse_of(amax))));
+      for (int i = g * 256; i < (g + 1) * 256; i += 32) {
+        const int first = quantize_group(q + i, x.data() + i, 16, inverse_of(amax));
+        const int second = quantize_group(q + i + 16, x.data() + i + 16, 16, inverse_of(amax));
+        put(row, Q8x256Layout(n).sum, i / 16, static_cast<int16_t>(first));
+        put(row, Q8x256Layout(n).sum, i / 16 + 1, static_cast<int16_t>(second));
+        put(row, Q8x256Layout(n).sum32, i / 32, static_cast<int16_t>(first + second));
+      }
+      for (int i = g * 256; i < (g + 1) * 256; ++i) put(row, Q8x256Layout(n).u, i, static_cast<uint8_t>(q[i] + 128));
     }
   return row;
 }

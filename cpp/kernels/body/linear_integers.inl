@@ -148,10 +148,5 @@ void unpack_integers(uint8_t* panel, const LinearTask& task) {
     for (int64_t b = 0; b < task.k / 256; ++b) (block++)->fill(task, s, b);
 }
 
-template <class Planes>
-constexpr LinearKernel integer_kernel(void (*run)(const LinearTask&)) {
-  return {ActFormat::kQ8x256, run, sizeof(IntegerBlock<Planes>), unpack_integers<Planes>, linear_unpacked<Planes>};
-}
-
 }  // namespace
 }  // namespace octavo

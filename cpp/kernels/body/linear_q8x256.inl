@@ -266,52 +266,35 @@ inline void raw_dots(Vi (&sums)[kTokens][Block::kColumns], const Block& block, c
   }
 }
 
-// The sums of activations by sub-blocks: int16 pairs in memory, where broadcasts cost nothing.
-template <class Planes, int kTokens>
-struct SubSums {
-  static constexpr bool kFold = Planes::kDwords == 8;  // 16-sums to 32-sums
-  alignas(16) int16_t folded[kTokens][8];
-  const uint8_t* pairs[kTokens];
+// Where a row keeps the sums of activations by sub-blocks.
+template <class Planes>
+constexpr int64_t sums_at(const Q8x256Layout& layout) {
+  return Planes::kDwords == 8 ? layout.sum32 : layout.sum;
+}
 
-  explicit SubSums(const uint8_t* const (&sums)[kTokens]) {
+// totals[t] = sum over sub-blocks of factor * sum(act); sums: each token's, by sub-blocks.
+template <class Planes, int kTokens, class Block>
+inline void weigh_sums(Vi (&totals)[kTokens], const Block& block, int c, const uint8_t* const (&sums)[kTokens]) {
+  OCTAVO_UNROLL
+  for (Vi& total : totals) total = set1i(0);
+  OCTAVO_UNROLL
+  for (int pair = 0; pair < Planes::kPairs; ++pair) {
+    const Vi factors = block.sum_factors(pair, c);
     OCTAVO_UNROLL
-    for (int t = 0; t < kTokens; ++t) {
-      pairs[t] = sums[t];
-      if constexpr (kFold) add_neighbours(folded[t], sums[t]);
-    }
+    for (int t = 0; t < kTokens; ++t) totals[t] = dot_pairs(totals[t], factors, broadcast4(sums[t] + pair * 4));
   }
-  // Makes the compiler read back what it stored: out of registers it would take the pairs at four times the cost.
-  void settle() {
-    if constexpr (!kFold) return;
-    const auto* first = reinterpret_cast<const uint8_t*>(folded);
-    __asm__("" : "+r"(first) : : "memory");
-    OCTAVO_UNROLL
-    for (int t = 0; t < kTokens; ++t) pairs[t] = first + t * sizeof(folded[0]);
-  }
-  // totals[t] = sum over sub-blocks of factor * sum(act)
-  template <class Block>
-  void weigh(Vi (&totals)[kTokens], const Block& block, int c) const {
-    OCTAVO_UNROLL
-    for (Vi& total : totals) total = set1i(0);
-    OCTAVO_UNROLL
-    for (int pair = 0; pair < Planes::kPairs; ++pair) {
-      const Vi factors = block.sum_factors(pair, c);
-      OCTAVO_UNROLL
-      for (int t = 0; t < kTokens; ++t) totals[t] = dot_pairs(totals[t], factors, broadcast4(pairs[t] + pair * 4));
-    }
-  }
-};
+}
 
 // The float chains of a super block: out[t] += ...
 template <class Planes, int kTokens, class Block>
 inline void add_scaled(float* const (&out)[kTokens], const Vi (&dots)[kTokens][Block::kColumns],
-                       const SubSums<Planes, kTokens>& sums, const Block& block, const float (&d_act)[kTokens]) {
+                       const uint8_t* const (&sums)[kTokens], const Block& block, const float (&d_act)[kTokens]) {
   OCTAVO_UNROLL
   for (int c = 0; c < Block::kColumns; ++c) {
     const Vf d = block.unit(c);
     const Vf dmin = Planes::kMin ? block.min_unit(c) : d;
     Vi totals[kTokens];
-    sums.weigh(totals, block, c);
+    weigh_sums<Planes, kTokens>(totals, block, c, sums);
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       Vf acc = load(out[t] + c * kLanes);
@@ -335,15 +318,13 @@ void q8x256_tile(const LinearTask& task, float* out, const Block& block, const S
   for (int t = 0; t < kTokens; ++t) {
     const uint8_t* row = task.act + (token + t) * task.act_stride;
     act[t] = row + block.index * 256;
-    act_sums[t] = row + layout.sum + block.index * 32;
+    act_sums[t] = row + sums_at<Planes>(layout) + block.index * Planes::kPairs * 4;
     d_act[t] = reinterpret_cast<const float*>(row + layout.d)[block.index];
     at[t] = out + (token + t) * task.out_stride;
   }
-  SubSums<Planes, kTokens> sums(act_sums);
   Vi dots[kTokens][Source::kColumns];
   raw_dots<Planes, kTokens>(dots, source, act, token == 0 ? block.ahead : nullptr);
-  sums.settle();
-  add_scaled<Planes, kTokens>(at, dots, sums, block, d_act);
+  add_scaled<Planes, kTokens>(at, dots, act_sums, block, d_act);
 }
 
 template <class Planes, class Block, class Source>

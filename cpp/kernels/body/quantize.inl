@@ -149,24 +149,32 @@ void quantize_q8x32(const QuantizeTask& task) {
   run(Size<1>());
 }
 
+// The 256 values of super group g of a row.
+inline void quantize_super_group(uint8_t* row, const float* x, int g, const Q8x256Layout& layout) {
+  const float amax = largest_magnitude(x, 256);
+  const Vf inverse = quantize_factor(set1(amax));
+  auto* q = reinterpret_cast<int8_t*>(row) + g * 256;
+  float sums[16];
+  for (int half = 0; half < 2; ++half) {
+    Vf totals[8];
+    OCTAVO_UNROLL
+    for (int j = 0; j < 8; ++j)
+      totals[j] = quantize_values(q + (half * 8 + j) * 16, x + (half * 8 + j) * 16, 16, inverse);
+    reduce_add_each<8>(sums + half * 8, totals);
+  }
+  auto* sum = reinterpret_cast<int16_t*>(row + layout.sum) + g * 16;
+  auto* sum32 = reinterpret_cast<int16_t*>(row + layout.sum32) + g * 8;
+  for (int i = 0; i < 16; ++i) sum[i] = static_cast<int16_t>(sums[i]);
+  for (int i = 0; i < 8; ++i) sum32[i] = static_cast<int16_t>(sums[2 * i] + sums[2 * i + 1]);
+  uint8_t* u = row + layout.u + g * 256;
+  for (int i = 0; i < 256; ++i) u[i] = static_cast<uint8_t>(q[i] ^ 0x80);
+  reinterpret_cast<float*>(row + layout.d)[g] = amax / 127.0f;
+}
+
 void quantize_q8x256(const QuantizeTask& task) {
   const Q8x256Layout layout(task.width);
   for_task_rows(task, [&](uint8_t* row, const float* x) {
-    auto* sums = reinterpret_cast<int16_t*>(row + layout.sum);
-    for (int g = task.first / 256; g < (task.first + task.n) / 256; ++g) {
-      const float amax = largest_magnitude(x, 256);
-      const Vf inverse = quantize_factor(set1(amax));
-      for (int i = g * 256; i < (g + 1) * 256; i += 8 * 16, x += 8 * 16) {
-        Vf totals[8];
-        OCTAVO_UNROLL
-        for (int j = 0; j < 8; ++j)
-          totals[j] = quantize_values(reinterpret_cast<int8_t*>(row) + i + j * 16, x + j * 16, 16, inverse);
-        float each[8];
-        reduce_add_each<8>(each, totals);
-        for (int j = 0; j < 8; ++j) sums[i / 16 + j] = static_cast<int16_t>(each[j]);
-      }
-      reinterpret_cast<float*>(row + layout.d)[g] = amax / 127.0f;
-    }
+    for (int i = 0; i < task.n; i += 256) quantize_super_group(row, x + i, (task.first + i) / 256, layout);
   });
 }
 

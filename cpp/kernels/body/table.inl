@@ -14,12 +14,12 @@ const KernelTable OCTAVO_TABLE = {
         {ActFormat::kQ8x32, OCTAVO_LINEAR_Q5_0},
         {ActFormat::kQ8x32, OCTAVO_LINEAR_Q5_1},
         {ActFormat::kQ8x32, OCTAVO_LINEAR_Q8_0},
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q4_K},
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q5_K},
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q6_K},
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q2_K},
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_Q3_K},
-        {ActFormat::kQ8x256, OCTAVO_LINEAR_IQ4_XS},
+        OCTAVO_LINEAR_Q4_K,
+        OCTAVO_LINEAR_Q5_K,
+        OCTAVO_LINEAR_Q6_K,
+        OCTAVO_LINEAR_Q2_K,
+        OCTAVO_LINEAR_Q3_K,
+        OCTAVO_LINEAR_IQ4_XS,
         OCTAVO_LINEAR_INTEGERS(32, 0, 2),   // TQ1_0
         OCTAVO_LINEAR_INTEGERS(32, 0, 3),   // TQ2_0
         OCTAVO_LINEAR_INTEGERS(32, 4, 25),  // IQ1_S

@@ -6,6 +6,7 @@
 #include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"
 #include "kernels/body/elementwise.inl"
+#include "kernels/body/kernels_q8x256.inl"
 #include "kernels/body/linear_entries.inl"
 #include "kernels/body/linear_float.inl"
 #include "kernels/body/linear_integers.inl"

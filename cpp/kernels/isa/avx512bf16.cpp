@@ -18,6 +18,7 @@
 #include "kernels/body/linear_entries.inl"
 #include "kernels/body/linear_float.inl"
 #include "kernels/body/linear_integers.inl"
+#include "kernels/body/linear_panel.inl"
 #include "kernels/body/linear_q8x256.inl"
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/body/quantize.inl"
