@@ -201,10 +201,19 @@ inline Vi negate_where(SignBits bits, Vi bytes) {
   const Vi chosen = spread_bits(bits);
   return _mm256_sub_epi8(_mm256_xor_si256(bytes, chosen), chosen);
 }
-// The first kLanes / 4 signed bytes, each as four lanes.
-inline Vi repeat_bytes(__m128i bytes) {
-  return _mm256_cvtepi8_epi32(_mm_shuffle_epi8(bytes, _mm_set_epi64x(0, 0x0101010100000000)));
-}
+// Factors of 16 weights each, signed bytes, by lanes of dwords: those of vector p.
+class FactorLanes {
+ public:
+  explicit FactorLanes(__m128i factors) : factors_(factors) {}
+  Vi of(int p) const {
+    const __m128i half = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m128i of_p = _mm_add_epi8(half, _mm_set1_epi8(static_cast<char>(2 * p)));
+    return _mm256_cvtepi8_epi32(_mm_shuffle_epi8(factors_, of_p));
+  }
+
+ private:
+  __m128i factors_;
+};
 // Dots of unsigned bytes up to 127 with signed ones, four to a lane.
 inline Vi dot_bytes(Vi a, Vi b) { return _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)); }
 

@@ -187,10 +187,18 @@ using SignBits = uint64_t;
 inline Vi negate_where(SignBits bits, Vi bytes) {
   return _mm512_mask_sub_epi8(bytes, bits, _mm512_setzero_si512(), bytes);
 }
-// The first kLanes / 4 signed bytes, each as four lanes.
-inline Vi repeat_bytes(__m128i bytes) {
-  return _mm512_cvtepi8_epi32(_mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)));
-}
+// Factors of 16 weights each, signed bytes, by lanes of dwords: those of vector p.
+class FactorLanes {
+ public:
+  explicit FactorLanes(__m128i factors) : each_(_mm512_cvtepi8_epi32(factors)) {}
+  Vi of(int p) const {
+    const Vi quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return _mm512_permutexvar_epi32(addi(quarter, set1i(4 * p)), each_);
+  }
+
+ private:
+  Vi each_;
+};
 
 #ifdef OCTAVO_SIMD_VNNI
 using Partial = Vi;

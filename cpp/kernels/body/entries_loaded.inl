@@ -43,5 +43,8 @@ class Magnitudes {
   const typename Block::Codebook& codebook_;
 };
 
+template <class Block>
+using Signs = RowSigns<Block, 1>;
+
 }  // namespace
 }  // namespace octavo

@@ -1,5 +1,5 @@
 // The magnitudes of codebook formats with AVX-512 VBMI, 64 entries at a time: their packed digits are looked up in
-// tables in registers (vpermi2b), laid out (vpermi2b), cut into bytes (vpmultishiftqb) and made levels (vpshufb).
+// tables in registers (vpermi2b), laid out (vpermi2b), cut into bytes (vpmultishiftqb) and made levels (vpermb).
 
 #pragma once
 
@@ -71,17 +71,19 @@ constexpr Bytes64 kShifts = bytes_from([](int i) { return kBits == 2 ? i % 8 * 2
 template <int kBits>
 constexpr Bytes64 kPlaces = bytes_from([](int i) { return (kBits == 2 ? i / 8 : i / 4) + i % 2 * 64; });
 
-constexpr Bytes64 levels_of(int n, const uint8_t* levels) {
-  return bytes_from([&](int i) { return i % 16 < n ? levels[i % 16] : 0; });
+// By bytes with a digit in their lowest bits.
+template <int kLevelCount>
+constexpr Bytes64 levels_of(const uint8_t (&levels)[kLevelCount]) {
+  return bytes_from([&](int i) { return levels[i % kLevelCount]; });
 }
-constexpr uint8_t kThree[] = {8, 25, 43}, kEight[] = {4, 12, 20, 28, 36, 44, 52, 62},
+constexpr uint8_t kThree[] = {8, 25, 43, 0}, kEight[] = {4, 12, 20, 28, 36, 44, 52, 62},
                   kOdd[] = {1, 3, 5, 7, 9, 11, 13, 15};
 template <class Block>
-constexpr Bytes64 kLevels = levels_of(3, kThree);
+constexpr Bytes64 kLevels = levels_of(kThree);
 template <>
-constexpr Bytes64 kLevels<BlockIQ3_XXS> = levels_of(8, kEight);
+constexpr Bytes64 kLevels<BlockIQ3_XXS> = levels_of(kEight);
 template <>
-constexpr Bytes64 kLevels<BlockIQ3_S> = levels_of(8, kOdd);
+constexpr Bytes64 kLevels<BlockIQ3_S> = levels_of(kOdd);
 
 // Those of kRows rows.
 template <class Block>
@@ -108,12 +110,85 @@ class Magnitudes {
     const Vi places = _mm512_add_epi8(load_bytes(kPlaces<kBits>), _mm512_set1_epi8(first));
     const Vi words = _mm512_permutex2var_epi8(low_, places, high_);
     const Vi digits = _mm512_multishift_epi64_epi8(load_bytes(kShifts<kBits>), words);
-    return _mm512_shuffle_epi8(load_bytes(kLevels<Block>),
-                               _mm512_and_si512(digits, _mm512_set1_epi8((1 << kBits) - 1)));
+    return _mm512_permutexvar_epi8(digits, load_bytes(kLevels<Block>));
   }
 
  private:
   Vi low_, high_;
+};
+
+// Seven sign bits with the eighth that makes their number even.
+struct EvenSigns {
+  alignas(64) uint8_t of[128];
+};
+constexpr EvenSigns even_signs() {
+  EvenSigns signs{};
+  for (int i = 0; i < 128; ++i) signs.of[i] = static_cast<uint8_t>(i | __builtin_parity(static_cast<unsigned>(i)) << 7);
+  return signs;
+}
+constexpr EvenSigns kEvenSigns = even_signs();
+
+// Of bytes that hold seven in their lower bits.
+class SevenSigns {
+ public:
+  explicit SevenSigns(Vi sevens) {
+    storei(masks_, _mm512_permutex2var_epi8(load_bytes(kEvenSigns.of), sevens, load_bytes(kEvenSigns.of + 64)));
+  }
+  SignBits vector(int i) const { return masks_[i]; }
+
+ private:
+  alignas(64) uint64_t masks_[8];
+};
+
+// The same of words that hold four times seven bits, and a scale in the upper four: a word for 32 weights.
+class SignWords {
+ public:
+  explicit SignWords(Vi words)
+      : signs_(_mm512_multishift_epi64_epi8(load_bytes(kSevens), words)),
+        scales_(or_bits(shift_left<1>(shift_right<28>(words)), set1i(1))) {}
+  SignBits negative(int i, int p) const { return signs_.vector(i * 4 + p); }
+  Vi scales(int i, int p) const {
+    const Vi half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    return _mm512_permutexvar_epi32(addi(half, set1i(i * 8 + p * 2)), scales_);
+  }
+
+ private:
+  static constexpr Bytes64 kSevens = bytes_from([](int i) { return i % 8 / 4 * 32 + i % 4 * 7; });
+  SevenSigns signs_;
+  Vi scales_;
+};
+
+template <class Block>
+struct Signs : RowSigns<Block, Magnitudes<Block>::kRows> {
+  using RowSigns<Block, Magnitudes<Block>::kRows>::RowSigns;
+};
+
+template <>
+struct Signs<BlockIQ2_XXS> : SignWords {
+  explicit Signs(const BlockIQ2_XXS* rows)
+      : SignWords(_mm512_permutex2var_epi32(
+            loadi(rows[0].qs), _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
+            loadi(rows[1].qs))) {}
+};
+
+template <>
+struct Signs<BlockIQ3_XXS> : SignWords {
+  explicit Signs(const BlockIQ3_XXS* row)
+      : SignWords(_mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row->scale_signs)))) {}
+};
+
+template <>
+class Signs<BlockIQ2_XS> : RowSigns<BlockIQ2_XS, 2> {
+ public:
+  explicit Signs(const BlockIQ2_XS* rows)
+      : RowSigns(rows),
+        signs_(_mm512_permutex2var_epi8(_mm512_srli_epi16(loadi(rows[0].qs), 9), load_bytes(kLowBytes),
+                                        _mm512_srli_epi16(loadi(rows[1].qs), 9))) {}
+  SignBits negative(int i, int p) const { return signs_.vector(i * 4 + p); }
+  using RowSigns::scales;
+
+ private:
+  SevenSigns signs_;
 };
 
 }  // namespace

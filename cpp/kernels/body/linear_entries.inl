@@ -14,106 +14,6 @@
 namespace octavo {
 namespace {
 
-// An unsigned integer of a bit for each byte of a vector, from 32 bits repeated.
-constexpr SignBits repeated(uint64_t bits) { return static_cast<SignBits>(bits << 32 | bits); }
-
-// 28 bits of each 32 to seven of each byte.
-inline SignBits spread_sevens(SignBits words) {
-  constexpr uint64_t kLow = 0xfffffff;
-  const uint64_t joined = (words & kLow) | (uint64_t{words} >> 32 & kLow) << 28;
-  return static_cast<SignBits>(_pdep_u64(joined, 0x7f7f7f7f7f7f7f7f));
-}
-
-// The eighth bit of each byte makes their number even.
-inline SignBits with_parity(SignBits sevens) {
-  SignBits odd = sevens ^ sevens >> 4;
-  odd ^= odd >> 2;
-  odd ^= odd >> 1;
-  return sevens | (odd & repeated(0x01010101)) << 7;
-}
-
-// 2 s + 1 of each byte.
-inline __m128i odd_factors(__m128i s) { return _mm_add_epi8(_mm_add_epi8(s, s), _mm_set1_epi8(1)); }
-
-inline __m128i low_halves_of_bytes(__m128i bytes) { return _mm_and_si128(bytes, _mm_set1_epi8(15)); }
-inline __m128i high_halves_of_bytes(__m128i bytes) { return low_halves_of_bytes(_mm_srli_epi16(bytes, 4)); }
-
-// The nibbles of eight bytes, low ones first.
-inline __m128i nibbles(uint64_t bytes) {
-  const __m128i packed = _mm_cvtsi64_si128(static_cast<int64_t>(bytes));
-  return _mm_unpacklo_epi8(low_halves_of_bytes(packed), high_halves_of_bytes(packed));
-}
-
-// How a format's blocks are read: which of vector p of a row's weights are negative, and the factors of its sub-scales,
-// a byte for each 16 weights; x = d * kUnit * factor * (+-magnitude).
-template <class Block>
-struct Entries;
-
-template <>
-struct Entries<BlockIQ2_XXS> {
-  static constexpr float kUnit = 0.125f;
-  static __m128i factors(const BlockIQ2_XXS& block) {
-    const auto pick = [&](int i, __m128i order) {  // bytes 7 and 15, where s is in the upper nibble
-      return _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block.qs) + i), order);
-    };
-    const __m128i order = _mm_setr_epi8(7, 7, 15, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
-    __m128i bytes = pick(0, order);
-    bytes = _mm_or_si128(bytes, pick(1, _mm_shuffle_epi32(order, 0x51)));
-    bytes = _mm_or_si128(bytes, pick(2, _mm_shuffle_epi32(order, 0x45)));
-    bytes = _mm_or_si128(bytes, pick(3, _mm_shuffle_epi32(order, 0x15)));
-    return odd_factors(high_halves_of_bytes(bytes));
-  }
-  static SignBits negative(const BlockIQ2_XXS& block, int p) {
-    SignBits words = 0;
-    for (int i = 0; i < kLanes / 8; ++i)
-      words |= SignBits{load_as<uint32_t>(block.qs + p * 2 * kGroups + 8 * i + 4)} << (32 * i);
-    return with_parity(spread_sevens(words));
-  }
-};
-
-template <>
-struct Entries<BlockIQ2_XS> {
-  static constexpr float kUnit = 0.125f;
-  static __m128i factors(const BlockIQ2_XS& block) { return odd_factors(nibbles(load_as<uint64_t>(block.scales))); }
-  static SignBits negative(const BlockIQ2_XS& block, int p) {
-    const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block.qs + p * kGroups));
-    const __m128i sevens = _mm_packus_epi16(_mm_srli_epi16(words, 9), _mm_setzero_si128());
-    return with_parity(static_cast<SignBits>(_mm_cvtsi128_si64(sevens)));
-  }
-};
-
-template <>
-struct Entries<BlockIQ2_S> {
-  static constexpr float kUnit = 0.125f;
-  static __m128i factors(const BlockIQ2_S& block) { return odd_factors(nibbles(load_as<uint64_t>(block.scales))); }
-  static SignBits negative(const BlockIQ2_S& block, int p) { return load_as<SignBits>(block.signs + p * kGroups); }
-};
-
-template <>
-struct Entries<BlockIQ3_XXS> {
-  static constexpr float kUnit = 0.25f;
-  static __m128i factors(const BlockIQ3_XXS& block) {
-    const auto pick = [&](int i, __m128i order) {  // bytes 3, 7, 11 and 15, where s is in the upper nibble
-      return _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block.scale_signs) + i), order);
-    };
-    const __m128i order = _mm_setr_epi8(3, 3, 7, 7, 11, 11, 15, 15, -1, -1, -1, -1, -1, -1, -1, -1);
-    return odd_factors(high_halves_of_bytes(_mm_or_si128(pick(0, order), pick(1, _mm_shuffle_epi32(order, 0x4e)))));
-  }
-  static SignBits negative(const BlockIQ3_XXS& block, int p) {
-    return with_parity(spread_sevens(load_as<SignBits>(block.scale_signs + p * kGroups)));
-  }
-};
-
-template <>
-struct Entries<BlockIQ3_S> {
-  static constexpr float kUnit = 1;
-  static __m128i factors(const BlockIQ3_S& block) {
-    const __m128i each = nibbles(load_as<uint32_t>(block.scales));
-    return odd_factors(_mm_unpacklo_epi8(each, each));
-  }
-  static SignBits negative(const BlockIQ3_S& block, int p) { return load_as<SignBits>(block.signs + p * kGroups); }
-};
-
 // Lane l: the sum over the lanes of rows[l]. Each round adds halves, and moves a bit of the row to the lane.
 inline Vi sums_of_rows(const Vi* rows) {
   Dwords sums[kLanes];
@@ -137,27 +37,26 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
   const auto& codebook = *static_cast<const typename Block::Codebook*>(task.format->codebook);
   Vi sums[kTokens][16];
   uint16_t d[16];
+  for (int row = 0; row < 16; ++row) d[row] = blocks[row].d;
+  __asm__ volatile("" : : "r"(d) : "memory");  // stored now, as they are loaded together at the end
   for (int first = 0; first < 16; first += Magnitudes<Block>::kRows) {
     const Magnitudes<Block> magnitudes(blocks + first, codebook);
+    const Signs<Block> signs(blocks + first);
     OCTAVO_UNROLL
     for (int i = 0; i < Magnitudes<Block>::kRows; ++i) {
-      const Block& block = blocks[first + i];
-      d[first + i] = block.d;
-      __m128i factors = Entries<Block>::factors(block);
       Vi sum[kTokens];
       OCTAVO_UNROLL
       for (Vi& s : sum) s = set1i(0);
       OCTAVO_UNROLL
       for (int p = 0; p < 64 / kLanes; ++p) {
         const Vi weights = magnitudes.vector(i, p);
-        const SignBits negative = Entries<Block>::negative(block, p);
-        const Vi scales = repeat_bytes(factors);
+        const SignBits negative = signs.negative(i, p);
+        const Vi scales = signs.scales(i, p);
         OCTAVO_UNROLL
         for (int t = 0; t < kTokens; ++t) {
           const Vi a = negate_where(negative, load_bytes(act[t] + index * 256 + p * kLanes * 4));
-          sum[t] = addi(sum[t], mul_ints(dot_bytes(weights, a), scales));
+          sum[t] = dot_pairs(sum[t], dot_bytes(weights, a), scales);  // |dot| <= 4 * 62 * 127 < 2^15
         }
-        factors = _mm_srli_si128(factors, kLanes / 4);
       }
       OCTAVO_UNROLL
       for (int t = 0; t < kTokens; ++t) sums[t][first + i] = sum[t];
@@ -173,13 +72,20 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
   }
 }
 
+// Fetches what lies `distance` after so many bytes.
+inline void fetch_ahead(const void* at, size_t bytes, int64_t distance) {
+  const auto* ahead = static_cast<const uint8_t*>(at) + distance;
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + i);
+}
+
 template <class Block>
 void few_by_entries(const LinearTask& task) {
-  const int64_t n = task.k / 256, strip_bytes = integer_strip_bytes(task);
+  const int64_t n = task.k / 256, strip_bytes = integer_strip_bytes(task), distance = distance_ahead(strip_bytes);
   for (int s = 0; s < task.n_strips; ++s) {
     start_strip(task, s);
     const auto* blocks = reinterpret_cast<const Block*>(task.weights + s * strip_bytes);
     for (int64_t b = 0; b < n; ++b, blocks += 16) {
+      fetch_ahead(blocks, 16 * sizeof(Block), distance);
       int token = 0;
       for (; token + 2 <= task.n_tokens; token += 2) add_entries<Block, 2>(task, task.out + s * 16, blocks, b, token);
       if (token < task.n_tokens) add_entries<Block, 1>(task, task.out + s * 16, blocks, b, token);

@@ -236,13 +236,14 @@ struct EntriesBlock {
     uint16_t units[16];
     for (int first = 0; first < 16; first += Magnitudes<Block>::kRows) {
       const Magnitudes<Block> magnitudes(blocks + first, codebook);
+      const Signs<Block> signs(blocks + first);
       for (int i = 0; i < Magnitudes<Block>::kRows; ++i) {
         const Block& block = blocks[first + i];
         units[first + i] = block.d;
         put_scales(first + i, Entries<Block>::factors(block));
         OCTAVO_UNROLL
         for (int p = 0; p < 4; ++p)
-          storei(rows[first + i] + p * 64, negate_where(Entries<Block>::negative(block, p), magnitudes.vector(i, p)));
+          storei(rows[first + i] + p * 64, negate_where(signs.negative(i, p), magnitudes.vector(i, p)));
       }
     }
     for (int j = 0; j < 64; j += kLanes) transpose(lines[j], sizeof(lines[0]), rows[0] + 4 * j, sizeof(rows[0]));
