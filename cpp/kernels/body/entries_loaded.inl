@@ -28,19 +28,19 @@ template <class Block>
 class Magnitudes {
  public:
   static constexpr int kRows = 1;
-  Magnitudes(const Block* rows, const typename Block::Codebook& codebook) : row_(*rows), codebook_(codebook) {}
+  Magnitudes(const Block* rows, const typename Block::Codebook& codebook) : row_(rows), codebook_(&codebook) {}
 
   // Vector p of row i.
   Vi vector(int, int p) const {
     if constexpr (sizeof(typename Block::Codebook::Word) == 8)
-      return load_eights([&](int j) { return entry(row_, codebook_, p * kGroups + j); });
+      return load_eights([&](int j) { return entry(*row_, *codebook_, p * kGroups + j); });
     else
-      return load_fours([&](int j) { return static_cast<int32_t>(entry(row_, codebook_, p * kLanes + j)); });
+      return load_fours([&](int j) { return static_cast<int32_t>(entry(*row_, *codebook_, p * kLanes + j)); });
   }
 
  private:
-  const Block& row_;
-  const typename Block::Codebook& codebook_;
+  const Block* row_;
+  const typename Block::Codebook* codebook_;
 };
 
 template <class Block>

@@ -39,11 +39,15 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
   uint16_t d[16];
   for (int row = 0; row < 16; ++row) d[row] = blocks[row].d;
   __asm__ volatile("" : : "r"(d) : "memory");  // stored now, as they are loaded together at the end
-  for (int first = 0; first < 16; first += Magnitudes<Block>::kRows) {
-    const Magnitudes<Block> magnitudes(blocks + first, codebook);
+  constexpr int kRows = Magnitudes<Block>::kRows;
+  // Made a round before they are multiplied: a core does not look far enough ahead to do both at once.
+  Magnitudes<Block> next(blocks, codebook);
+  for (int first = 0; first < 16; first += kRows) {
+    const Magnitudes<Block> magnitudes = next;
+    next = Magnitudes<Block>(blocks + (first + kRows) % 16, codebook);
     const Signs<Block> signs(blocks + first);
     OCTAVO_UNROLL
-    for (int i = 0; i < Magnitudes<Block>::kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       Vi sum[kTokens];
       OCTAVO_UNROLL
       for (Vi& s : sum) s = set1i(0);
