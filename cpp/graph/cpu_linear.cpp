@@ -213,15 +213,14 @@ void fetch_for_writing(const Step& step, const Rows& rows, ActFormat format, int
       __builtin_prefetch(step.row<uint8_t>(rows, t) + chunk.first() * value_bytes + at, 1);
 }
 
-void store_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile) {
+void store_chunk(const Step& step, const ActTargets& in, const Chunk& chunk, float* tile) {
   const Rows& rows = chunk.part->out;
-  const bool refined = call.refined && is_quantized(chunk.part->kernel.act);
   for (int token = chunk.tokens.begin; token < chunk.tokens.end; token += chunk.token_tile()) {
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
     const int n = std::min(chunk.token_tile(), chunk.tokens.end - token);
     const ActRows act = rows_from(in, chunk, token);
     fetch_for_writing(step, rows, ActFormat::kF32, token, n, chunk);
-    if (refined)
+    if (chunk.part->refined)
       multiply_refined(out, rows.stride / 4, act, step, chunk, n, tile);
     else
       multiply(out, rows.stride / 4, act, step, chunk, n);
@@ -419,7 +418,7 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
     } else if (call.epilogue == Epilogue::kAddResidual) {
       residual_chunk(step, call, in, chunk, tiles);
     } else {
-      store_chunk(step, call, in, chunk, tiles);
+      store_chunk(step, in, chunk, tiles);
     }
   }
 }

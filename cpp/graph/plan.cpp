@@ -49,7 +49,7 @@ class Planner {
         values_(static_cast<size_t>(graph.n_values())),
         last_use_(static_cast<size_t>(graph.n_values()), -1),
         refined_(static_cast<size_t>(graph.n_values())),
-        scores_(static_cast<size_t>(graph.n_values())) {
+        cached_(static_cast<size_t>(graph.n_values())) {
     plan_.max_rows = max_rows;
     plan_.ropes = graph.ropes();
   }
@@ -88,12 +88,13 @@ class Planner {
   void find_needs() {
     for (const FusedOp& fused : ops_)
       if (std::holds_alternative<AttentionOp>(fused.op->params))
-        for (ValueId v : fused.in) scores_[static_cast<size_t>(v)] = true;
-    for (const FusedOp& fused : ops_)  // a norm of queries or keys only hands them on
-      if (std::holds_alternative<NormOp>(fused.op->params) && scores_[static_cast<size_t>(fused.out[0])])
-        scores_[static_cast<size_t>(fused.in[0])] = true;
+        for (size_t i : {1, 2}) cached_[static_cast<size_t>(fused.in[i])] = true;
+    for (const FusedOp& fused : ops_)  // a norm of keys only hands them on
+      if (std::holds_alternative<NormOp>(fused.op->params) && cached_[static_cast<size_t>(fused.out[0])])
+        cached_[static_cast<size_t>(fused.in[0])] = true;
     for (const FusedOp& fused : ops_)
-      if (wants_refined(fused)) refined_[static_cast<size_t>(fused.in[0])] = true;
+      if (std::any_of(fused.out.begin(), fused.out.end(), [&](ValueId v) { return wants_refined(fused, v); }))
+        refined_[static_cast<size_t>(fused.in[0])] = true;
     for (size_t i = 0; i < ops_.size(); ++i) {
       const auto index = static_cast<int>(i);
       if (const auto* linear = std::get_if<LinearOp>(&ops_[i].op->params)) {
@@ -122,11 +123,11 @@ class Planner {
     }
   }
 
-  // Where 8 bits of activations cost the most: the linears that feed attention, which turns errors of its inputs into
-  // other weights, and the one whose outputs are the logits themselves. They multiply what quantisation left over too.
-  bool wants_refined(const FusedOp& fused) const {
+  // Where 8 bits of activations cost the most: keys and values, which every later token reads, and the logits
+  // themselves. Their linears multiply what quantisation left over too.
+  bool wants_refined(const FusedOp& fused, ValueId out) const {
     if (!std::holds_alternative<LinearOp>(fused.op->params) || fused.epilogue != Epilogue::kStore) return false;
-    return scores_[static_cast<size_t>(fused.out[0])] || fused.out[0] == graph_.output();
+    return cached_[static_cast<size_t>(out)] || out == graph_.output();
   }
 
   OpCall& push(OpFn fn) {
@@ -265,11 +266,13 @@ class Planner {
     call.norm_before = norm;
     call.epilogue = fused.epilogue;
     call.activation = fused.activation;
-    call.refined = wants_refined(fused);
     if (fused.residual) call.second = rows_of(*fused.residual);
     call.out = rows_of(fused.out[0]);
-    for (size_t p = 0; p < op.parts.size(); ++p)
-      call.parts.push_back(part_of(op.parts[p], activates ? Rows{} : rows_of(fused.out[p])[kF32]));
+    for (size_t p = 0; p < op.parts.size(); ++p) {
+      LinearPart& part =
+          call.parts.emplace_back(part_of(op.parts[p], activates ? Rows{} : rows_of(fused.out[p])[kF32]));
+      part.refined = !activates && is_quantized(part.kernel.act) && wants_refined(fused, fused.out[p]);
+    }
     need_scratch(cpu::linear_scratch(call));
     if (fused.residual && rows_of(fused.out[0])[kF32].offset == rows_of(*fused.residual)[kF32].offset)
       rows_of(*fused.residual)[kF32].offset = -1;  // the output lives on in its place
@@ -420,7 +423,7 @@ class Planner {
   std::vector<ValueRows> values_;
   std::vector<int> last_use_;
   std::vector<bool> refined_;  // by value: quantised twice, the second time what the first left over
-  std::vector<bool> scores_;   // by value: read by attention
+  std::vector<bool> cached_;   // by value: keys and values
   ArenaPlanner arena_;
   Plan plan_;
 };

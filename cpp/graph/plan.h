@@ -35,7 +35,8 @@ struct LinearPart {
   LinearKernel kernel;  // of the weight's planes, or of the F32 panel when `native`; not run where it is by_table
   bool native;          // dequantise rows to an F32 panel first
   int64_t strip_bytes;
-  Rows out;  // where this part's rows go (kF32)
+  Rows out;              // where this part's rows go (kF32)
+  bool refined = false;  // multiplies what quantisation left over too
 };
 
 // kActivate: f(product); kGate: f(first product) * second product.
