@@ -178,14 +178,12 @@ struct Signs<BlockIQ3_XXS> : SignWords {
 };
 
 template <>
-class Signs<BlockIQ2_XS> : RowSigns<BlockIQ2_XS, 2> {
- public:
+struct Signs<BlockIQ2_XS> : RowSigns<BlockIQ2_XS, 2> {
   explicit Signs(const BlockIQ2_XS* rows)
       : RowSigns(rows),
         signs_(_mm512_permutex2var_epi8(_mm512_srli_epi16(loadi(rows[0].qs), 9), load_bytes(kLowBytes),
                                         _mm512_srli_epi16(loadi(rows[1].qs), 9))) {}
   SignBits negative(int i, int p) const { return signs_.vector(i * 4 + p); }
-  using RowSigns::scales;
 
  private:
   SevenSigns signs_;

@@ -234,12 +234,12 @@ struct EntriesBlock {
   EntriesBlock(const Block* blocks, const typename Block::Codebook& codebook) {
     alignas(64) uint8_t rows[16][256];
     uint16_t units[16];
+    for (int row = 0; row < 16; ++row) units[row] = blocks[row].d;
     for (int first = 0; first < 16; first += Magnitudes<Block>::kRows) {
       const Magnitudes<Block> magnitudes(blocks + first, codebook);
       const Signs<Block> signs(blocks + first);
       for (int i = 0; i < Magnitudes<Block>::kRows; ++i) {
         const Block& block = blocks[first + i];
-        units[first + i] = block.d;
         put_scales(first + i, Entries<Block>::factors(block));
         OCTAVO_UNROLL
         for (int p = 0; p < 4; ++p)
@@ -268,8 +268,7 @@ void unpack_entries(uint8_t* panel, const LinearTask& task) {
   const int64_t strip_bytes = integer_strip_bytes(task), distance = distance_ahead(strip_bytes);
   for_panel_blocks<Planes>(panel, task, [&](PanelBlock<Planes>& to, int s, int64_t b) {
     const auto* blocks = reinterpret_cast<const Block*>(task.weights + s * strip_bytes) + b * 16;
-    for (size_t i = 0; i < 16 * sizeof(Block); i += 64)
-      __builtin_prefetch(reinterpret_cast<const uint8_t*>(blocks) + distance + i);
+    fetch_ahead(blocks, 16 * sizeof(Block), distance);
     to.template fill<0>(EntriesBlock<Block, Planes>(blocks, codebook));
   });
 }
