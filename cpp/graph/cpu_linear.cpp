@@ -2,6 +2,7 @@
 // its weights (or its dequantised panel) stay in cache and the epilogue finds its inputs there.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <span>
 
 #include "graph/cpu_linear.h"
@@ -18,6 +19,25 @@ constexpr int kTokensToShare = 16;  // from so many for each thread, tables are 
 constexpr int kManyToShare = 32;    // from so many for each thread, it takes its own
 
 bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
+
+// What a part's chunks are multiplied from: its planes as they lie, codes that tables are looked up by, or a panel made
+// of rows that have no kernel, of a weight left in the file, of codes, or of planes and blocks that are unpacked.
+enum class Source : uint8_t { kStored, kTables, kNative, kInFile, kCodes, kUnpacked };
+
+// With so many tokens.
+Source source_of(const LinearPart& part, int n_tokens) {
+  if (part.weight->by_table) return Source::kTables;
+  if (part.native) return Source::kNative;
+  if (part.weight->in_file) return Source::kInFile;
+  if (part.weight->aqlm != nullptr) return Source::kCodes;
+  const bool unpacks = part.kernel.unpack != nullptr && n_tokens >= part.kernel.unpack_from;
+  return unpacks ? Source::kUnpacked : Source::kStored;
+}
+
+bool makes_panels(const LinearPart& part, int n_tokens) {
+  const Source source = source_of(part, n_tokens);
+  return source != Source::kStored && source != Source::kTables;
+}
 
 bool activates(const OpCall& call) { return call.epilogue == Epilogue::kActivate || call.epilogue == Epilogue::kGate; }
 
@@ -78,16 +98,6 @@ const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Ch
   else
     kernels.aqlm_decode(panel, vectors_from(weight, first), chunk.strips);
   return panel;
-}
-
-bool unpacks(const LinearPart& part, int n_tokens) {
-  return part.kernel.unpack != nullptr && n_tokens >= part.kernel.unpack_from;
-}
-
-// Whether a chunk of the weight is made again for every step.
-bool makes_panels(const LinearPart& part, int n_tokens) {
-  const bool decodes = part.weight->aqlm != nullptr && !part.weight->by_table;
-  return part.native || part.weight->in_file || decodes || unpacks(part, n_tokens);
 }
 
 // A chunk of a weight in a packed format, as a panel that all tiles of tokens share.
@@ -339,14 +349,14 @@ int chunks_of(const LinearPart& part, int strips) {
 int64_t panel_bytes(const LinearPart& part) {
   const Weight& weight = *part.weight;
   int64_t bytes = 0;
-  if (part.native)
-    bytes = (kMaxChunkStrips * kStrip + 1) * weight.k * 4;
-  else if (weight.in_file)
-    bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file);
-  else if (weight.aqlm != nullptr && !weight.by_table)
-    bytes = kMaxChunkStrips * part.strip_bytes + decoding_scratch(weight);
-  else if (part.kernel.unpack != nullptr)
-    bytes = kMaxChunkStrips * weight.k / 256 * part.kernel.unpacked_bytes;
+  switch (source_of(part, std::numeric_limits<int>::max())) {
+    case Source::kStored:
+    case Source::kTables: break;
+    case Source::kNative: bytes = (kMaxChunkStrips * kStrip + 1) * weight.k * 4; break;
+    case Source::kInFile: bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file); break;
+    case Source::kCodes: bytes = kMaxChunkStrips * part.strip_bytes + decoding_scratch(weight); break;
+    case Source::kUnpacked: bytes = kMaxChunkStrips * weight.k / 256 * part.kernel.unpacked_bytes; break;
+  }
   return static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
 }
 
@@ -354,19 +364,16 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
                  uint8_t* panel) {
   const int total = static_cast<int>(n_strips(part.weight->n));
   Chunk chunk{&part, first, std::min(strips, total - first), tokens, nullptr};
-  if (part.weight->by_table)
-    chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * kAqlmTerms;
-  else if (part.native)
-    chunk.weights = make_panel(panel, *part.weight, first, chunk.strips);
-  else if (part.weight->in_file)
-    chunk.weights = pack_panel(panel, part, first, chunk.strips);
-  else if (part.weight->aqlm != nullptr)
-    chunk.weights = decode_chunk(panel, *step.kernels, chunk);
-  else if (unpacks(part, tokens.end - tokens.begin)) {
-    chunk.unpacked = true;
-    chunk.weights = unpack_chunk(panel, chunk);
-  } else
-    chunk.weights = part.weight->data + first * part.strip_bytes;
+  const Source source = source_of(part, tokens.end - tokens.begin);
+  chunk.unpacked = source == Source::kUnpacked;
+  switch (source) {
+    case Source::kStored: chunk.weights = part.weight->data + first * part.strip_bytes; break;
+    case Source::kTables: chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * kAqlmTerms; break;
+    case Source::kNative: chunk.weights = make_panel(panel, *part.weight, first, chunk.strips); break;
+    case Source::kInFile: chunk.weights = pack_panel(panel, part, first, chunk.strips); break;
+    case Source::kCodes: chunk.weights = decode_chunk(panel, *step.kernels, chunk); break;
+    case Source::kUnpacked: chunk.weights = unpack_chunk(panel, chunk); break;
+  }
   return chunk;
 }
 

@@ -127,5 +127,7 @@ void scalar_q5_k(const LinearTask& task) { linear_q8x256_scalar(task, {5, 32, tr
 void scalar_q6_k(const LinearTask& task) { linear_q8x256_scalar(task, {6, 16, false, weight6_at}); }
 void scalar_iq4_xs(const LinearTask& task) { linear_q8x256_scalar(task, {4, 32, false, iq4_at}); }
 
+constexpr LinearKernel scalar_kernel(void (*run)(const LinearTask&)) { return {ActFormat::kQ8x256, run}; }
+
 }  // namespace
 }  // namespace octavo

@@ -16,28 +16,21 @@
 #define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
-#define OCTAVO_LINEAR_Q2_K \
-  { ActFormat::kQ8x256, scalar_q2_k }
-#define OCTAVO_LINEAR_Q3_K \
-  { ActFormat::kQ8x256, scalar_q3_k }
-#define OCTAVO_LINEAR_IQ4_XS \
-  { ActFormat::kQ8x256, scalar_iq4_xs }
+#define OCTAVO_LINEAR_Q2_K (scalar_kernel(scalar_q2_k))
+#define OCTAVO_LINEAR_Q3_K (scalar_kernel(scalar_q3_k))
+#define OCTAVO_LINEAR_IQ4_XS (scalar_kernel(scalar_iq4_xs))
 #define OCTAVO_LINEAR_IQ4_NL scalar_iq4_nl
 #define OCTAVO_LINEAR_MXFP4 scalar_mxfp4
-#define OCTAVO_LINEAR_INTEGERS(sub, shift, max) \
-  { ActFormat::kQ8x256, scalar_integers<(1 << shift)> }
+#define OCTAVO_LINEAR_INTEGERS(sub, shift, max) (scalar_kernel(scalar_integers<(1 << shift)>))
 #define OCTAVO_LINEAR_ENTRIES(name, sub, shift, max) OCTAVO_LINEAR_INTEGERS(sub, shift, max)
 #define OCTAVO_LINEAR_Q4_0 scalar_q4_0
 #define OCTAVO_LINEAR_Q4_1 scalar_q4_1
 #define OCTAVO_LINEAR_Q5_0 scalar_q5_0
 #define OCTAVO_LINEAR_Q5_1 scalar_q5_1
 #define OCTAVO_LINEAR_Q8_0 scalar_q8_0
-#define OCTAVO_LINEAR_Q4_K \
-  { ActFormat::kQ8x256, scalar_q4_k }
-#define OCTAVO_LINEAR_Q5_K \
-  { ActFormat::kQ8x256, scalar_q5_k }
-#define OCTAVO_LINEAR_Q6_K \
-  { ActFormat::kQ8x256, scalar_q6_k }
+#define OCTAVO_LINEAR_Q4_K (scalar_kernel(scalar_q4_k))
+#define OCTAVO_LINEAR_Q5_K (scalar_kernel(scalar_q5_k))
+#define OCTAVO_LINEAR_Q6_K (scalar_kernel(scalar_q6_k))
 
 // Emits the table.
 #include "kernels/body/table.inl"
