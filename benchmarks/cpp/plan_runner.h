@@ -84,7 +84,8 @@ class PlanRunner {
   std::vector<std::vector<float>> rope_tables_;
 };
 
-// n_seqs sequences, the last n_new of whose n_known tokens are new, over consecutive blocks of the cache.
+// n_seqs sequences, the last n_new of whose n_known tokens are new, over consecutive blocks of the cache. Every token's
+// row is asked for.
 struct PagedBatch {
   std::vector<int32_t> blocks;
   Batch batch;
@@ -95,6 +96,7 @@ struct PagedBatch {
     batch.query_start.push_back(0);
     for (int s = 0; s < n_seqs; ++s) {
       for (int position = n_known - n_new; position < n_known; ++position) {
+        batch.output_tokens.push_back(batch.n_tokens());
         batch.token_ids.push_back(position % 64);
         batch.positions.push_back(position);
       }

@@ -163,6 +163,7 @@ void Engine::fill_batch(const ScheduledBatch& scheduled) {
   batch_.positions.clear();
   batch_.query_start.assign(1, 0);
   batch_.block_tables.clear();
+  batch_.output_tokens.clear();
   batch_.gather.clear();
   batch_.token_types.clear();
   batch_.embeds.clear();
@@ -184,6 +185,12 @@ void Engine::fill_batch(const ScheduledBatch& scheduled) {
   if (!batch_.embeds.empty()) batch_.embeds.resize(batch_.token_ids.size());
 }
 
+// Asks for the token's row of the body's output; returns which one it is.
+int32_t Engine::add_output(int token) {
+  batch_.output_tokens.push_back(token);
+  return static_cast<int32_t>(batch_.output_tokens.size()) - 1;
+}
+
 // The rows whose logits are wanted: those before a prompt token with logprobs, and the last known token's.
 void Engine::add_rows(const ScheduledTokens& item, int first_token) {
   Sequence& seq = *item.seq;
@@ -192,7 +199,7 @@ void Engine::add_rows(const ScheduledTokens& item, int first_token) {
   if (config_.poison_blocks) poison_fresh(*tracked);
   if (tracked->pooling) return add_pooled_rows(item, *tracked, first_token);
   const auto want = [&](int position, int prompt_position) {
-    batch_.gather.push_back(first_token + position - seq.n_computed);
+    batch_.gather.push_back(add_output(first_token + position - seq.n_computed));
     rows_.push_back(
         {.tracked = tracked, .prompt_position = prompt_position, .sampled = {}, .raw = {}, .mask = nullptr});
   };

@@ -133,7 +133,7 @@ class Engine {
   // Tokens of a step whose rows go into their sequence's mean.
   struct MeanTask {
     Tracked* tracked;
-    int first_token;
+    int first_row;
     int n_tokens;
     bool ends;
   };
@@ -148,6 +148,7 @@ class Engine {
   void fill_batch(const ScheduledBatch& scheduled);
   void add_inputs(const Tracked& tracked, int first_token);
   void add_rows(const ScheduledTokens& item, int first_token);
+  int32_t add_output(int token);
   void add_pooled_rows(const ScheduledTokens& item, Tracked& tracked, int first_token);
   void poison_fresh(Tracked& tracked);
   void compute_means();

@@ -51,23 +51,24 @@ void Engine::add_pooled_rows(const ScheduledTokens& item, Tracked& tracked, int 
   const int n_computed = tracked.seq.n_computed;
   const int n_pooled = *tracked.pooling == Pooling::kAll ? tracked.seq.n_prompt : 1;
   tracked.pooled.resize(static_cast<size_t>(n_pooled) * static_cast<size_t>(executor_.head_width()));
-  const auto want = [&](int token, int index) {
-    batch_.gather.push_back(first_token + token);
+  const auto want = [&](int row, int index) {
+    batch_.gather.push_back(row);
     rows_.push_back({.tracked = &tracked, .pooled_row = index, .sampled = {}, .raw = {}, .mask = nullptr});
   };
   switch (*tracked.pooling) {
     case Pooling::kLast:
-      if (item.reaches_end()) want(item.n_tokens - 1, 0);
+      if (item.reaches_end()) want(add_output(first_token + item.n_tokens - 1), 0);
       break;
     case Pooling::kCls:
-      if (n_computed == 0) want(0, 0);
+      if (n_computed == 0) want(add_output(first_token), 0);
       break;
     case Pooling::kMean:
-      means_.push_back({&tracked, first_token, item.n_tokens, item.reaches_end()});
-      if (item.reaches_end()) want(0, 0);  // the mean takes the place of the first row
+      means_.push_back({&tracked, add_output(first_token), item.n_tokens, item.reaches_end()});
+      for (int i = 1; i < item.n_tokens; ++i) add_output(first_token + i);
+      if (item.reaches_end()) want(means_.back().first_row, 0);  // the mean takes the place of the first row
       break;
     case Pooling::kAll:
-      for (int i = 0; i < item.n_tokens; ++i) want(i, n_computed + i);
+      for (int i = 0; i < item.n_tokens; ++i) want(add_output(first_token + i), n_computed + i);
       break;
   }
 }
@@ -84,11 +85,11 @@ void Engine::compute_means() {
 // One sum token by token, whatever the chunks; it takes the place of the chunk's first row.
 void Engine::add_to_mean(const MeanTask& task) {
   const auto width = static_cast<size_t>(executor_.hidden_width());
-  float* sum = executor_.hidden(task.first_token);
+  float* sum = executor_.hidden(task.first_row);
   if (task.tracked->seq.n_computed > 0)
     for (size_t i = 0; i < width; ++i) sum[i] += task.tracked->sum[i];
   for (int token = 1; token < task.n_tokens; ++token) {
-    const float* row = executor_.hidden(task.first_token + token);
+    const float* row = executor_.hidden(task.first_row + token);
     for (size_t i = 0; i < width; ++i) sum[i] += row[i];
   }
   const auto n = static_cast<float>(task.tracked->seq.n_tokens());
@@ -104,7 +105,7 @@ void Engine::store_pooled(const RowTask& row, const float* values) const {
 
 void Engine::commit_pooled(const ScheduledBatch& scheduled) {
   for (const MeanTask& task : means_) {
-    const float* sum = executor_.hidden(task.first_token);
+    const float* sum = executor_.hidden(task.first_row);
     if (!task.ends) task.tracked->sum.assign(sum, sum + executor_.hidden_width());
   }
   for (const ScheduledTokens& item : scheduled.items) {

@@ -113,6 +113,19 @@ class AttendItems {
   int seq_ = 0, first_ = 0;  // a sequence and its first item
 };
 
+// What of a range lies between output tokens.
+AttendRange output_part(const Batch& batch, const AttendRange& range) {
+  const int start = batch.query_start[static_cast<size_t>(range.seq)];
+  const auto from = std::ranges::lower_bound(batch.output_tokens, start + range.first);
+  const auto to = std::ranges::lower_bound(from, batch.output_tokens.end(), start + range.first + range.n);
+  AttendRange part = range;
+  part.n = 0;
+  if (from == to) return part;
+  part.first = *from - start;
+  part.n = *(to - 1) + 1 - *from;
+  return part;
+}
+
 // Columns [column, column + width) of the rows of n tokens, which lie far apart.
 void fetch(const Step& step, const ValueRows& rows, int token, int n, int64_t column, int64_t width) {
   for (int t = token; t < token + n; ++t)
@@ -213,7 +226,8 @@ void attention(const Step& step, const OpCall& call, const Worker& worker) {
     const AttendRange after = item + 1 < n_items ? items.at(item + 1) : range;  // probably the thread's next
     fetch_rows(step, call, after, own);
     if (own) for_runs(batch, range.seq, [&](const Run& run) { store_run(step, call, run, range.head); });
-    attend(step, call, range, first_tile_of(step, call, after), step.thread_scratch(worker));
+    const AttendRange asked = call.last ? output_part(batch, range) : range;
+    if (asked.n > 0) attend(step, call, asked, first_tile_of(step, call, after), step.thread_scratch(worker));
   }
 }
 

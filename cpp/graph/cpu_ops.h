@@ -21,6 +21,7 @@ void add(const Step&, const OpCall&, const Worker&);
 void linear(const Step&, const OpCall&, const Worker&);
 void rope_tables(const Step&, const OpCall&, const Worker&);
 void attention(const Step&, const OpCall&, const Worker&);
+void keep_outputs(const Step&, const OpCall&, const Worker&);
 
 // f(row) for all rows, shared so that a thread owns the same ones in every call, as far as it is not helped.
 template <class F>

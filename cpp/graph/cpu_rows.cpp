@@ -84,6 +84,19 @@ void gather(const Step& step, const OpCall& call, const Worker& worker) {
   });
 }
 
+// Moves the rows of output tokens to the front. These ascend, so no row is overwritten before it has moved; they are
+// few, or are in place already.
+void keep_outputs(const Step& step, const OpCall& call, const Worker& worker) {
+  if (worker.id != 0) return;
+  for (const Rows& rows : call.in) {
+    if (rows.offset < 0) continue;
+    for (int row = 0; row < step.n_rows; ++row) {
+      const int token = step.batch->output_tokens[static_cast<size_t>(row)];
+      if (token != row) std::copy_n(step.row<uint8_t>(rows, token), rows.stride, step.row<uint8_t>(rows, row));
+    }
+  }
+}
+
 ActTargets targets_of(const Step& step, const ValueRows& rows, int row) {
   ActTargets to{};
   for (size_t f = 0; f < kActFormatCount; ++f)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <span>
 
 #include "base/check.h"
 
@@ -55,10 +56,13 @@ void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted)
   step.n_threads = config_.crew.n_threads;
   step.counters = counters_.data();
   step.rope_tables = &rope_tables_;
+  Step of_outputs = step;
+  of_outputs.n_rows = static_cast<int>(step.batch->output_tokens.size());
+  const auto n_calls = of_outputs.n_rows > 0 ? static_cast<int>(plan.calls.size()) : plan.first_output_call;
   run_job(config_.crew, [&](const Worker& worker) {
     auto polled = std::chrono::steady_clock::now();
-    for (const OpCall& call : plan.calls) {
-      call.fn(step, call, worker);
+    for (const OpCall& call : std::span(plan.calls).first(static_cast<size_t>(n_calls))) {
+      call.fn(call.index < plan.first_output_call ? step : of_outputs, call, worker);
       if (worker.id == 0 && interrupted) {
         const auto now = std::chrono::steady_clock::now();
         if (now - polled > kPollInterval) {
@@ -90,8 +94,8 @@ int Executor::rope_class(int length) const {
   return found;
 }
 
-float* Executor::hidden(int token) {
-  return reinterpret_cast<float*>(body_memory_.data() + body_.output.offset + token * body_.output.stride);
+float* Executor::hidden(int row) {
+  return reinterpret_cast<float*>(body_memory_.data() + body_.output.offset + row * body_.output.stride);
 }
 
 float* Executor::logits(const Batch& batch, int first, int n, const InterruptFn& interrupted) {

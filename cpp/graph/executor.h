@@ -28,12 +28,12 @@ class Executor {
   // weights must outlive the executor. body: tokens -> hidden; head: gathered hidden -> logits.
   Executor(const ExecutorConfig& config, const Graph& body, const Graph& head);
 
-  // Runs the body over the whole batch. Throws Interrupted when `interrupted` says so.
+  // Runs the body over the whole batch, to the end for its output tokens. Throws Interrupted when `interrupted` says so.
   void forward(const Batch& batch, const InterruptFn& interrupted);
 
-  // A token's row of the last forward's output, (hidden_width). A pooled row may take its place before logits() reads
+  // An output token's row of the last forward, (hidden_width). A pooled row may take its place before logits() reads
   // it.
-  float* hidden(int token);
+  float* hidden(int row);
 
   // The head (logits, or what a pooling model makes of pooled rows) over gathered rows [first, first + n) of the last
   // forward; n <= logits_tile(). Row i begins at i * logits_stride() floats and holds head_width() values that stay

@@ -61,7 +61,12 @@ class Planner {
       call.rope_slot = static_cast<int>(r);
       need_scratch(static_cast<int64_t>(plan_.ropes[r].inv_freq.size()) * 4);
     }
-    for (size_t i = 0; i < ops_.size(); ++i) emit(static_cast<int>(i));
+    last_of_all_ = last_of_all_tokens();
+    for (int i = 0; i < static_cast<int>(ops_.size()); ++i) {
+      emit(i);
+      if (i == last_of_all_) keep_outputs();
+    }
+    if (last_of_all_ < 0) plan_.first_output_call = static_cast<int>(plan_.calls.size());
     plan_.output = values_[static_cast<size_t>(graph_.output())][kF32];
     plan_.output_width = graph_.width(graph_.output());
     plan_.arena_bytes = arena_.peak();
@@ -87,7 +92,7 @@ class Planner {
   // Which formats of every value its consumers read, and who reads it last.
   void find_needs() {
     for (const FusedOp& fused : ops_)
-      if (std::holds_alternative<AttentionOp>(fused.op->params))
+      if (attends(fused))
         for (size_t i : {1, 2}) cached_[static_cast<size_t>(fused.in[i])] = true;
     for (const FusedOp& fused : ops_)  // a norm of keys only hands them on
       if (std::holds_alternative<NormOp>(fused.op->params) && cached_[static_cast<size_t>(fused.out[0])])
@@ -128,6 +133,24 @@ class Planner {
   bool wants_refined(const FusedOp& fused, ValueId out) const {
     if (!std::holds_alternative<LinearOp>(fused.op->params) || fused.epilogue != Epilogue::kStore) return false;
     return cached_[static_cast<size_t>(out)] || out == graph_.output();
+  }
+
+  // The last op that must run over all tokens, since it reads the batch; after it the rows of output tokens are enough.
+  // -1 in a head, which has no others.
+  int last_of_all_tokens() const {
+    const auto reads_batch = [](const FusedOp& f) {
+      return attends(f) || std::holds_alternative<EmbedOp>(f.op->params);
+    };
+    return static_cast<int>(ops_.rend() - std::find_if(ops_.rbegin(), ops_.rend(), reads_batch)) - 1;
+  }
+  static bool attends(const FusedOp& f) { return std::holds_alternative<AttentionOp>(f.op->params); }
+
+  // Leaves of every value that is alive the rows of output tokens.
+  void keep_outputs() {
+    plan_.first_output_call = static_cast<int>(plan_.calls.size());
+    for (const ValueRows& rows : values_)
+      if (std::any_of(rows.begin(), rows.end(), [](const Rows& r) { return r.offset >= 0; }))
+        push(cpu::keep_outputs).in = rows;
   }
 
   OpCall& push(OpFn fn) {
@@ -297,7 +320,7 @@ class Planner {
     return made;
   }
 
-  void lower(const AttentionOp& op, const FusedOp& fused, int) {
+  void lower(const AttentionOp& op, const FusedOp& fused, int index) {
     add_kv_slot(op);
     const ValueId out = fused.out[0];
     place_float(out);
@@ -307,6 +330,7 @@ class Planner {
     attend.third = rows_of(fused.in[2]);
     attend.attention = op;
     attend.emits = emits;
+    attend.last = index == last_of_all_;
     if (op.bias) set_bias(attend, op);
     attend.out = rows_of(out);
     need_scratch(cpu::attention_scratch_bytes(op, max_context_));
@@ -424,6 +448,7 @@ class Planner {
   std::vector<int> last_use_;
   std::vector<bool> refined_;  // by value: quantised twice, the second time what the first left over
   std::vector<bool> cached_;   // by value: keys and values
+  int last_of_all_ = -1;       // the op that last_of_all_tokens() finds
   ArenaPlanner arena_;
   Plan plan_;
 };

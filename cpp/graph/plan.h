@@ -56,6 +56,7 @@ struct OpCall {
   Activation activation{};
   NormOp::Kind norm{};
   bool emits = false;      // attention writes quantised rows itself
+  bool last = false;       // of attention: only queries of output tokens are of use
   bool broadcast = false;  // the second operand of a product has one column
   const Weight* weight = nullptr;
   const float* bias = nullptr;  // of a norm or of attention, or null
@@ -79,6 +80,7 @@ struct KvSlot {
 
 struct Plan {
   std::vector<OpCall> calls;
+  int first_output_call = 0;  // calls from here on run over the rows of the batch's output tokens alone
   std::vector<Rope> ropes;
   std::vector<KvSlot> kv;      // by layer
   int64_t kv_block_bytes = 0;  // all layers of one block of kKvTile tokens

@@ -17,7 +17,8 @@ struct Batch {
   std::vector<int32_t> positions;    // (n_tokens)
   std::vector<int32_t> query_start;  // (n_seqs + 1): tokens [query_start[s], query_start[s + 1]) are of sequence s
   std::vector<const int32_t*> block_tables;  // (n_seqs): KV blocks of sequence s, enough for its last position
-  std::vector<int32_t> gather;               // (n_rows): tokens whose output rows a head plan reads
+  std::vector<int32_t> output_tokens;        // (n_outputs), ascending: tokens whose rows the body gives out
+  std::vector<int32_t> gather;               // (n_rows): which of these rows a head plan reads
   std::vector<int32_t> token_types;          // (n_tokens), or empty: all 0
   std::vector<const float*> embeds;          // (n_tokens): a row instead of the token's own, or null; or empty
   std::vector<int32_t> rope_lengths;         // (n_seqs): tokens that a sequence may grow to; or empty: as they are
@@ -46,7 +47,7 @@ struct Step {
   const KernelTable* kernels;
   const Plan* plan;
   const Batch* batch;
-  int n_rows;             // tokens of a body, gathered rows of a head
+  int n_rows;             // tokens of a body, from its first_output_call on those it gives out; gathered rows of a head
   const int32_t* gather;  // (n_rows), heads only
   const float* hidden;    // the body's output, heads only
   int64_t hidden_stride;  // bytes

@@ -1,6 +1,7 @@
 // Runs a graph without attention over some tokens, outside of any engine.
 #pragma once
 
+#include <numeric>
 #include <vector>
 
 #include "base/memory.h"
@@ -17,6 +18,8 @@ inline std::vector<float> run_graph(const Graph& graph, const std::vector<int32_
   std::vector<Counter> counters(plan.calls.size() * static_cast<size_t>(counters_per_call(crew.n_threads)));
   Batch batch;
   batch.token_ids = ids;
+  batch.output_tokens.resize(ids.size());
+  std::iota(batch.output_tokens.begin(), batch.output_tokens.end(), 0);
   Step step{};
   step.kernels = &kernels();
   step.plan = &plan;

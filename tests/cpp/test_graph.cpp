@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/check.h"
 #include "graph/fuse.h"
@@ -56,7 +57,36 @@ TEST_CASE("plan: threads meet five times a layer") {
   const TinyModel model(1);
   const Plan plan = make_plan(model.body(), kernels(), KvType::kBF16, 32, 64);
   // rope tables, embed, and per layer: norm + qkv, attention, o, norm + gate-up, down
-  CHECK(plan.calls.size() == static_cast<size_t>(2 + 5 * model.shape().layers));
+  const int before_last = 2 + 5 * (model.shape().layers - 1);
+  CHECK(plan.first_output_call == before_last + 2);
+  // the last attention's rows and the residual's move
+  CHECK(plan.calls.size() == static_cast<size_t>(before_last + 5 + 2));
+}
+
+TEST_CASE("executor: an output token's row does not depend on which others are asked for") {
+  TinyEngine tiny({});
+  const std::vector<int32_t> blocks{0, 1, 2}, others{3, 4};
+  Batch batch;
+  batch.token_ids = random_prompt(60, 1);
+  batch.query_start = {0, 41, 60};
+  batch.block_tables = {blocks.data(), others.data()};
+  for (int i = 0; i < 60; ++i) batch.positions.push_back(i < 41 ? i : i - 41);
+  const auto rows_of = [&](std::vector<int32_t> tokens) {
+    batch.output_tokens = std::move(tokens);
+    tiny.executor.forward(batch, nullptr);
+    std::vector<std::vector<float>> rows;
+    for (int row = 0; row < static_cast<int>(batch.output_tokens.size()); ++row)
+      rows.emplace_back(tiny.executor.hidden(row), tiny.executor.hidden(row) + tiny.executor.hidden_width());
+    return rows;
+  };
+  std::vector<int32_t> all(60);
+  std::iota(all.begin(), all.end(), 0);
+  const auto expected = rows_of(all);
+  for (const std::vector<int32_t>& tokens :
+       {std::vector<int32_t>{59}, {0}, {40, 59}, {0, 1, 2, 41}, {3, 31, 32, 33, 45, 58}, {}}) {
+    const auto rows = rows_of(tokens);
+    for (size_t i = 0; i < tokens.size(); ++i) CHECK(rows[i] == expected[static_cast<size_t>(tokens[i])]);
+  }
 }
 
 TEST_CASE("graph: ops that do not fit are refused with a sentence that says why") {
