@@ -9,36 +9,40 @@
 namespace octavo {
 namespace {
 
-constexpr int kPairsPerStep = 16;  // of reading ahead
-
 template <int kTokens, int kStrips>
-void bf16_tile(const LinearTask& task, int token, int strip, ReadAhead& ahead) {
+void bf16_tile(const LinearTask& task, int token, int strip, ReadAhead& shared) {
+  ReadAhead ahead = shared;  // in registers
   const int64_t strip_bytes = int64_t{(task.k + 1) / 2} * 64;
   const uint8_t* act = task.act + token * task.act_stride;
   const uint8_t* weights = task.weights + strip * strip_bytes;
   Vf acc[kTokens][kStrips];
-  for (auto& row : acc)
-    for (int s = 0; s < kStrips; ++s) row[s] = initial(task, (strip + s) * 16);
-  const int n_pairs = (task.k + 1) / 2;
-  for (int first = 0; first < n_pairs; first += kPairsPerStep) {
-    ahead.step(kTokens);
-    const int end = first + kPairsPerStep < n_pairs ? first + kPairsPerStep : n_pairs;
-    for (int pair = first; pair < end; ++pair)
-      for (int s = 0; s < kStrips; ++s)
-        for (int t = 0; t < kTokens; ++t)
-          acc[t][s] = dot_bf16(acc[t][s], load_bytes(weights + s * strip_bytes + pair * 64),
-                               act + t * task.act_stride + pair * 4);
+  OCTAVO_UNROLL
+  for (int s = 0; s < kStrips; ++s) {
+    const Vf first = initial(task, (strip + s) * 16);
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) acc[t][s] = first;
   }
-  for (int t = 0; t < kTokens; ++t)
+  const int n_pairs = (task.k + 1) / 2;
+  for (int pair = 0; pair < n_pairs; ++pair) {
+    ahead.step(kTokens);
+    for (int s = 0; s < kStrips; ++s)
+      for (int t = 0; t < kTokens; ++t)
+        acc[t][s] = dot_bf16(acc[t][s], load_bytes(weights + s * strip_bytes + pair * 64),
+                             act + t * task.act_stride + pair * 4);
+  }
+  shared = ahead;
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    OCTAVO_UNROLL
     for (int s = 0; s < kStrips; ++s) store(task.out + (token + t) * task.out_stride + (strip + s) * 16, acc[t][s]);
+  }
 }
 
 template <int kStrips>
 void bf16_strips(const LinearTask& task, int strip) {
   const int n_pairs = (task.k + 1) / 2;
   const int64_t strip_bytes = int64_t{n_pairs} * 64;
-  ReadAhead ahead(task.weights + strip * strip_bytes, kStrips * strip_bytes, n_pairs / kPairsPerStep + 1,
-                  task.n_tokens);
+  ReadAhead ahead(task.weights + strip * strip_bytes, kStrips * strip_bytes, n_pairs, task.n_tokens);
   for_tiles<6>(task.n_tokens,
                [&](int token, auto size) { bf16_tile<decltype(size)::value, kStrips>(task, token, strip, ahead); });
 }
