@@ -25,10 +25,15 @@ void bf16_tile(const LinearTask& task, int token, int strip, ReadAhead& shared) 
   const int n_pairs = (task.k + 1) / 2;
   for (int pair = 0; pair < n_pairs; ++pair) {
     ahead.step(kTokens);
-    for (int s = 0; s < kStrips; ++s)
-      for (int t = 0; t < kTokens; ++t)
-        acc[t][s] = dot_bf16(acc[t][s], load_bytes(weights + s * strip_bytes + pair * 64),
-                             act + t * task.act_stride + pair * 4);
+    Vi column[kStrips];
+    OCTAVO_UNROLL
+    for (int s = 0; s < kStrips; ++s) column[s] = load_bytes(weights + s * strip_bytes + pair * 64);
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      OCTAVO_UNROLL
+      for (int s = 0; s < kStrips; ++s)
+        acc[t][s] = dot_bf16(acc[t][s], column[s], act + t * task.act_stride + pair * 4);
+    }
   }
   shared = ahead;
   OCTAVO_UNROLL
