@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,18 @@ def test_a_gguf_embeds(smollm2_path: Path, smollm2_reference: Any) -> None:
     with torch.inference_mode():
         hidden = smollm2_reference.model.model(torch.tensor([output.prompt_token_ids])).last_hidden_state[0, -1]
     np.testing.assert_allclose(output.outputs.embedding, unit(hidden), **CLOSE)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(embedder: LLM, on: bool) -> None:
+    try:
+        gc.enable() if on else gc.disable()
+        embedder.embed("a text", use_tqdm=False)
+        with pytest.raises(InvalidInputError):
+            embedder.embed([], use_tqdm=False)
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()
 
 
 def test_token_ids_as_prompts(embedder: LLM) -> None:

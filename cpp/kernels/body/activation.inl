@@ -18,21 +18,22 @@ constexpr float kErfEnd = 3.85f;
 inline Vf erf(Vf z) {
   const Vf bounded = min(max(z, set1(-kErfEnd)), set1(kErfEnd));
   const Vf w = fma(mul(bounded, bounded), set1(2 / (kErfEnd * kErfEnd)), set1(-1.0f));
-  Vf p = set1(0.00128101616f);
-  p = fma(p, w, set1(-0.003309933f));
-  p = fma(p, w, set1(0.00266139931f));
-  p = fma(p, w, set1(-0.00343005406f));
-  p = fma(p, w, set1(0.0110611971f));
-  p = fma(p, w, set1(-0.020173341f));
-  p = fma(p, w, set1(0.0283350386f));
-  p = fma(p, w, set1(-0.0404165834f));
-  p = fma(p, w, set1(0.0564053357f));
-  p = fma(p, w, set1(-0.0733128339f));
-  p = fma(p, w, set1(0.0908190981f));
-  p = fma(p, w, set1(-0.110374689f));
-  p = fma(p, w, set1(0.136211544f));
-  p = fma(p, w, set1(-0.183301747f));
-  p = fma(p, w, set1(0.367284805f));
+  const Vf ww = mul(w, w);
+  Vf even = set1(0.00128101616f), odd = set1(-0.003309933f);
+  even = fma(even, ww, set1(0.00266139931f));
+  odd = fma(odd, ww, set1(-0.00343005406f));
+  even = fma(even, ww, set1(0.0110611971f));
+  odd = fma(odd, ww, set1(-0.020173341f));
+  even = fma(even, ww, set1(0.0283350386f));
+  odd = fma(odd, ww, set1(-0.0404165834f));
+  even = fma(even, ww, set1(0.0564053357f));
+  odd = fma(odd, ww, set1(-0.0733128339f));
+  even = fma(even, ww, set1(0.0908190981f));
+  odd = fma(odd, ww, set1(-0.110374689f));
+  even = fma(even, ww, set1(0.136211544f));
+  odd = fma(odd, ww, set1(-0.183301747f));
+  even = fma(even, ww, set1(0.367284805f));
+  const Vf p = fma(odd, w, even);
   return select_less(z, set1(-kErfEnd), set1(-1.0f), mul(bounded, p));
 }
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 from octavo.engine_args import EngineArgs
 from octavo.errors import InvalidInputError
+from octavo.gc_pause import without_gc
 from octavo.inputs import parse_prompts
 from octavo.pooling.scoring import RenderPair, score
 from octavo.pooling.tasks import Call, Pooler, RawOutput
@@ -44,6 +45,7 @@ class PoolingMethods:
     engine_args: EngineArgs
     _pooler: Pooler | None
 
+    @without_gc
     def encode(
         self,
         prompts: Any,
@@ -68,6 +70,7 @@ class PoolingMethods:
         how = (truncate_prompt_tokens, tokenization_kwargs)
         return self._pool(pooler, prompts, task, pooling_params, use_tqdm, lora_request, how, on_error)
 
+    @without_gc
     def embed(
         self,
         prompts: Any,
@@ -91,6 +94,7 @@ class PoolingMethods:
             return cast(list[EmbeddingRequestOutput], raw)
         return [_typed(EmbeddingRequestOutput, output) for output in raw]
 
+    @without_gc
     def classify(
         self,
         prompts: Any,
@@ -108,6 +112,7 @@ class PoolingMethods:
         raw = self._pool(pooler, prompts, "classify", pooling_params, use_tqdm, lora_request, how, on_error)
         return [_typed(ClassificationRequestOutput, output) for output in raw]
 
+    @without_gc
     def score(
         self,
         data_1: Any,
