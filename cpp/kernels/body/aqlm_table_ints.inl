@@ -24,10 +24,14 @@ struct Fetch {
   }
 };
 
+// n is a multiple of 8.
 inline float largest_of(const float* x, int n) {
-  Vf largest = zero();
-  for (int i = 0; i < n; i += 8) largest = max(largest, abs(load_part(x + i, 8)));
-  return reduce_max(largest);
+  Vf largest[4] = {zero(), zero(), zero(), zero()};
+  int i = 0;
+  for (; i + 64 <= n; i += 64)
+    for (int j = 0; j < 4; ++j) largest[j] = max(largest[j], abs(load(x + i + j * 16)));
+  for (; i < n; i += 8) largest[0] = max(largest[0], abs(load_part(x + i, 8)));
+  return reduce_max(max(max(largest[0], largest[1]), max(largest[2], largest[3])));
 }
 
 // The codebooks as pairs of components, [n_codebooks][group / 8][kEntries / 16][4][16][2].
