@@ -28,7 +28,7 @@ class Executor {
   // weights must outlive the executor. body: tokens -> hidden; head: gathered hidden -> logits.
   Executor(const ExecutorConfig& config, const Graph& body, const Graph& head);
 
-  // Runs the body over the whole batch, to the end for its output tokens. Throws Interrupted when `interrupted` says so.
+  // Runs the body over the whole batch, its end for output tokens alone. Throws Interrupted when `interrupted` says so.
   void forward(const Batch& batch, const InterruptFn& interrupted);
 
   // An output token's row of the last forward, (hidden_width). A pooled row may take its place before logits() reads

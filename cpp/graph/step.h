@@ -47,7 +47,7 @@ struct Step {
   const KernelTable* kernels;
   const Plan* plan;
   const Batch* batch;
-  int n_rows;             // tokens of a body, from its first_output_call on those it gives out; gathered rows of a head
+  int n_rows;             // tokens of a body (from first_output_call on those it gives out), gathered rows of a head
   const int32_t* gather;  // (n_rows), heads only
   const float* hidden;    // the body's output, heads only
   int64_t hidden_stride;  // bytes
