@@ -118,12 +118,8 @@ AttendRange output_part(const Batch& batch, const AttendRange& range) {
   const int start = batch.query_start[static_cast<size_t>(range.seq)];
   const auto from = std::ranges::lower_bound(batch.output_tokens, start + range.first);
   const auto to = std::ranges::lower_bound(from, batch.output_tokens.end(), start + range.first + range.n);
-  AttendRange part = range;
-  part.n = 0;
-  if (from == to) return part;
-  part.first = *from - start;
-  part.n = *(to - 1) + 1 - *from;
-  return part;
+  if (from == to) return {range.seq, range.head, range.first, 0};
+  return {range.seq, range.head, *from - start, *(to - 1) + 1 - *from};
 }
 
 // Columns [column, column + width) of the rows of n tokens, which lie far apart.

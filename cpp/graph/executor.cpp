@@ -58,10 +58,11 @@ void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted)
   step.rope_tables = &rope_tables_;
   Step of_outputs = step;
   of_outputs.n_rows = static_cast<int>(step.batch->output_tokens.size());
-  const auto n_calls = of_outputs.n_rows > 0 ? static_cast<int>(plan.calls.size()) : plan.first_output_call;
+  std::span<const OpCall> calls = plan.calls;
+  if (of_outputs.n_rows == 0) calls = calls.first(static_cast<size_t>(plan.first_output_call));
   run_job(config_.crew, [&](const Worker& worker) {
     auto polled = std::chrono::steady_clock::now();
-    for (const OpCall& call : std::span(plan.calls).first(static_cast<size_t>(n_calls))) {
+    for (const OpCall& call : calls) {
       call.fn(call.index < plan.first_output_call ? step : of_outputs, call, worker);
       if (worker.id == 0 && interrupted) {
         const auto now = std::chrono::steady_clock::now();

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "graph/arena_planner.h"
 #include "graph/cpu_moe.h"
 #include "graph/cpu_ops.h"
 #include "graph/fuse.h"
@@ -14,28 +15,6 @@ namespace octavo {
 namespace {
 
 constexpr auto kF32 = static_cast<size_t>(ActFormat::kF32);
-
-// First-fit placement of buffers whose lifetimes overlap.
-class ArenaPlanner {
- public:
-  int64_t take(int64_t bytes) {
-    bytes = static_cast<int64_t>(round_up(static_cast<size_t>(bytes), kCacheLine));
-    int64_t offset = 0;
-    auto at = live_.begin();
-    for (; at != live_.end() && at->first - offset < bytes; ++at) offset = at->first + at->second;
-    live_.insert(at, {offset, bytes});
-    peak_ = std::max(peak_, offset + bytes);
-    return offset;
-  }
-  void release(int64_t offset) {
-    std::erase_if(live_, [&](const auto& buffer) { return buffer.first == offset; });
-  }
-  int64_t peak() const { return peak_; }
-
- private:
-  std::vector<std::pair<int64_t, int64_t>> live_;  // (offset, bytes), ascending
-  int64_t peak_ = 0;
-};
 
 class Planner {
  public:
@@ -49,7 +28,8 @@ class Planner {
         values_(static_cast<size_t>(graph.n_values())),
         last_use_(static_cast<size_t>(graph.n_values()), -1),
         refined_(static_cast<size_t>(graph.n_values())),
-        cached_(static_cast<size_t>(graph.n_values())) {
+        cached_(static_cast<size_t>(graph.n_values())),
+        last_of_all_(last_of_all_tokens()) {
     plan_.max_rows = max_rows;
     plan_.ropes = graph.ropes();
   }
@@ -61,7 +41,6 @@ class Planner {
       call.rope_slot = static_cast<int>(r);
       need_scratch(static_cast<int64_t>(plan_.ropes[r].inv_freq.size()) * 4);
     }
-    last_of_all_ = last_of_all_tokens();
     for (int i = 0; i < static_cast<int>(ops_.size()); ++i) {
       emit(i);
       if (i == last_of_all_) keep_outputs();
@@ -448,7 +427,7 @@ class Planner {
   std::vector<int> last_use_;
   std::vector<bool> refined_;  // by value: quantised twice, the second time what the first left over
   std::vector<bool> cached_;   // by value: keys and values
-  int last_of_all_ = -1;       // the op that last_of_all_tokens() finds
+  int last_of_all_;            // the op that last_of_all_tokens() finds
   ArenaPlanner arena_;
   Plan plan_;
 };
