@@ -26,6 +26,16 @@ void register_weights(py::module_& m) {
           py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
           py::arg("mapped"), "Repacks a matrix (n, k), converted to the target format where it has another.")
       .def(
+          "add_head",
+          [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
+             const py::buffer& rows, const std::string& target, bool mapped) {
+            const SourceMatrix source = source_of(name, format, n, k, rows);
+            const py::gil_scoped_release unlocked;
+            return store.add_head(source, format_named(target), mapped);
+          },
+          py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
+          py::arg("mapped"), "The same matrix, as one that makes logits: greedy sampling screens them.")
+      .def(
           "leave_linear",
           [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
              const py::buffer& rows, const std::string& target) {

@@ -222,8 +222,13 @@ void Engine::compute_rows(const InterruptFn& interrupted, const HostHook& hook) 
   const int n_rows = static_cast<int>(rows_.size());
   for (int first = 0; first < n_rows; first += executor_.logits_tile()) {
     const int n = std::min(executor_.logits_tile(), n_rows - first);
-    float* logits = executor_.logits(batch_, first, n, interrupted);
     const auto tile = std::span(rows_).subspan(static_cast<size_t>(first), static_cast<size_t>(n));
+    if (executor_.can_screen(n) && std::all_of(tile.begin(), tile.end(), takes_largest)) {
+      const auto largest = executor_.largest(batch_, first, n, interrupted);
+      for (size_t i = 0; i < tile.size(); ++i) tile[i].sampled.id = largest[i];
+      continue;
+    }
+    float* logits = executor_.logits(batch_, first, n, interrupted);
     if (hook) run_hook(tile, logits, hook);
     Counter counter;
     run_job(std::min(executor_.n_threads(), n), [&](const Worker& worker) {
@@ -232,6 +237,15 @@ void Engine::compute_rows(const InterruptFn& interrupted, const HostHook& hook) 
                    scratch_[static_cast<size_t>(worker.id)]);
     });
   }
+}
+
+// Whether the largest logit of a row is all that it is made for.
+bool Engine::takes_largest(const RowTask& row) {
+  if (row.prompt_position >= 0 || row.pooled_row >= 0) return false;
+  const Sequence& seq = row.tracked->seq;
+  const SamplingConfig& config = seq.sampling;
+  return config.greedy() && !config.logprobs && !config.host_hook && !config.host_mask &&
+         !alters_logits(config, static_cast<int>(seq.output().size()));
 }
 
 size_t Engine::n_masks(std::span<const RowTask> rows) {

@@ -154,6 +154,7 @@ class Engine {
   void compute_means();
   void add_to_mean(const MeanTask& task);
   void compute_rows(const InterruptFn& interrupted, const HostHook& hook);
+  static bool takes_largest(const RowTask& row);
   static size_t n_masks(std::span<const RowTask> rows);
   void run_hook(std::span<RowTask> rows, float* logits, const HostHook& hook);
   void finish_row(RowTask& row, float* logits, SamplerScratch& scratch) const;

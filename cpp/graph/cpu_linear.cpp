@@ -161,11 +161,6 @@ void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Step& 
     chunk.part->kernel.run(task);
 }
 
-ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token) {
-  const ActTarget& act = in[static_cast<size_t>(chunk.part->kernel.act)];
-  return {act.first + token * act.stride, act.stride};
-}
-
 int64_t own_rows_bytes(const OpCall& norm) {
   int64_t bytes = norm_scratch(norm.width);
   for (const Rows& rows : norm.out)
@@ -204,16 +199,6 @@ ActTargets input_rows(const Step& step, const OpCall& call, const Worker& worker
   return targets_of(step, call.in, 0);
 }
 
-// A refined token has two rows, side by side: its quants and those of what they left over.
-void multiply_refined(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n,
-                      float* tile) {
-  const int width = chunk.width();
-  run_kernel(tile, width, {act.first, act.stride / 2}, step, chunk, 2 * n, nullptr);
-  for (int t = 0; t < n; ++t)
-    step.kernels->add(out + t * out_stride, tile + 2 * t * width, tile + (2 * t + 1) * width, width);
-  add_bias(out, out_stride, step, chunk, n);
-}
-
 // Fetches the chunk's columns of n rows that are about to be written: the rows lie far apart, which the hardware does
 // not foresee.
 void fetch_for_writing(const Step& step, const Rows& rows, ActFormat format, int token, int n, const Chunk& chunk) {
@@ -228,12 +213,8 @@ void store_chunk(const Step& step, const ActTargets& in, const Chunk& chunk, flo
   for (int token = chunk.tokens.begin; token < chunk.tokens.end; token += chunk.token_tile()) {
     float* out = step.row<float>(rows, token) + chunk.first_strip * kStrip;
     const int n = std::min(chunk.token_tile(), chunk.tokens.end - token);
-    const ActRows act = rows_from(in, chunk, token);
     fetch_for_writing(step, rows, ActFormat::kF32, token, n, chunk);
-    if (chunk.part->refined)
-      multiply_refined(out, rows.stride / 4, act, step, chunk, n, tile);
-    else
-      multiply(out, rows.stride / 4, act, step, chunk, n);
+    multiply_part(out, rows.stride / 4, in, token, step, chunk, n, tile);
   }
 }
 
@@ -254,7 +235,7 @@ void residual_chunk(const Step& step, const OpCall& call, const ActTargets& in, 
 void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& gate, const Chunk* up,
                      float* tiles) {
   const auto f = static_cast<size_t>(call.activation);
-  const int width = gate.width(), valid = gate.valid();
+  const int width = gate.width();
   float *gates = tiles, *ups = tiles + kTileFloats;
   for (int token = gate.tokens.begin; token < gate.tokens.end; token += gate.token_tile()) {
     const int n = std::min(gate.token_tile(), gate.tokens.end - token);
@@ -263,13 +244,10 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
         fetch_for_writing(step, call.out[format], ActFormat(format), token, n, gate);
     multiply(gates, width, rows_from(in, gate, token), step, gate, n);
     if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), step, *up, n);
-    for (int t = 0; t < n; ++t) {
-      float* row = gates + t * width;
-      if (up != nullptr)
-        step.kernels->activate_mul[f](row, row, ups + t * width, valid);
-      else
-        step.kernels->activate[f](row, row, valid);
-    }
+    if (up != nullptr)
+      step.kernels->activate_mul[f](gates, gates, ups, n * width);
+    else
+      step.kernels->activate[f](gates, gates, n * width);
     emit_rows(step, call.out, token, n, gates, gate);
   }
 }
@@ -293,7 +271,8 @@ int count_chunks(const OpCall& call, const Cut& cut) {
 bool is_uneven(int n_chunks, int n_threads) { return n_chunks % n_threads != 0 && n_chunks < kFewChunks * n_threads; }
 
 // Threads share many tokens rather than the rows: what a thread writes is what it reads next, and tables are made once.
-// Weights that are unpacked first are shared by rows all the same, and so are those of several ranks.
+// Weights that are unpacked first are shared by rows all the same, and so are those of several ranks and those that are
+// screened, which write next to nothing.
 Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
   const int n_threads = worker.n_threads;
   Cut cut{chunk_strips(activates(call) ? &call.out : nullptr, n_tokens), n_threads, 1};
@@ -301,9 +280,10 @@ Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
       std::all_of(call.parts.begin(), call.parts.end(), [](const LinearPart& part) { return part.weight->by_table; });
   const bool any_panel = std::any_of(call.parts.begin(), call.parts.end(),
                                      [&](const LinearPart& part) { return makes_panels(part, n_tokens); });
+  const bool by_rows = any_panel || worker.n_ranks > 1 || call.epilogue == Epilogue::kScreen;
   if (tables && n_tokens >= kTokensToShare * n_threads)
     cut = {cut.strips, 1, std::min(4 * n_threads, n_tokens / kTokensToShare)};
-  else if (!any_panel && worker.n_ranks == 1 && n_tokens >= kManyToShare * n_threads)
+  else if (!by_rows && n_tokens >= kManyToShare * n_threads)
     cut.token_parts = n_threads;
   else if (!activates(call) && is_uneven(count_chunks(call, cut), n_threads))
     cut.strips = kNarrowChunk;
@@ -377,10 +357,27 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
   return chunk;
 }
 
+ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token) {
+  const ActTarget& act = in[static_cast<size_t>(chunk.part->kernel.act)];
+  return {act.first + token * act.stride, act.stride};
+}
+
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
   if (!chunk.part->weight->scales_outputs()) return run_kernel(out, out_stride, act, step, chunk, n, bias_of(chunk));
   run_kernel(out, out_stride, act, step, chunk, n, nullptr);
   scale_rows(out, out_stride, step, chunk, n);
+  add_bias(out, out_stride, step, chunk, n);
+}
+
+// A refined token has two rows, side by side: its quants and those of what they left over.
+void multiply_part(float* out, int64_t out_stride, const ActTargets& in, int token, const Step& step,
+                   const Chunk& chunk, int n, float* tile) {
+  const ActRows act = rows_from(in, chunk, token);
+  if (!chunk.part->refined) return multiply(out, out_stride, act, step, chunk, n);
+  const int width = chunk.width();
+  run_kernel(tile, width, {act.first, act.stride / 2}, step, chunk, 2 * n, nullptr);
+  for (int t = 0; t < n; ++t)
+    step.kernels->add(out + t * out_stride, tile + 2 * t * width, tile + (2 * t + 1) * width, width);
   add_bias(out, out_stride, step, chunk, n);
 }
 
@@ -424,6 +421,8 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
       activated_chunk(step, call, in, chunk, nullptr, tiles);
     } else if (call.epilogue == Epilogue::kAddResidual) {
       residual_chunk(step, call, in, chunk, tiles);
+    } else if (call.epilogue == Epilogue::kScreen) {
+      screen_chunk(step, call, in, chunk, tiles);
     } else {
       store_chunk(step, in, chunk, tiles);
     }

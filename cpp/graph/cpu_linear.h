@@ -72,6 +72,14 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
 // out[i] = activation row i times the chunk's weights, plus its bias.
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);
 
+// The rows that a chunk multiplies, from a token on.
+ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token);
+// The same for n tokens of a part that may be refined. tile: (2 * n, chunk.width()).
+void multiply_part(float* out, int64_t out_stride, const ActTargets& in, int token, const Step& step,
+                   const Chunk& chunk, int n, float* tile);
+// Bounds of a chunk's products. tile: kTileFloats.
+void screen_chunk(const Step& step, const OpCall& call, const ActTargets& in, const Chunk& chunk, float* tile);
+
 // Columns [first, first + n) of rows of `width` columns.
 struct Segment {
   int row, n_rows;

@@ -19,6 +19,8 @@ void soft_cap(const Step&, const OpCall&, const Worker&);
 void mul(const Step&, const OpCall&, const Worker&);
 void add(const Step&, const OpCall&, const Worker&);
 void linear(const Step&, const OpCall&, const Worker&);
+void measure(const Step&, const OpCall&, const Worker&);
+void settle(const Step&, const OpCall&, const Worker&);
 void rope_tables(const Step&, const OpCall&, const Worker&);
 void attention(const Step&, const OpCall&, const Worker&);
 void keep_outputs(const Step&, const OpCall&, const Worker&);
@@ -41,12 +43,16 @@ struct ActTarget {
 };
 using ActTargets = std::array<ActTarget, kActFormatCount>;
 ActTargets targets_of(const Step& step, const ValueRows& rows, int row);
+// left = x - what its quantised row says.
+void subtract_quantized(float* left, const float* x, const uint8_t* row, ActFormat format, int n);
 // A norm's row in every format that has a target. scratch: norm_scratch bytes.
 void norm_row(const Step& step, const OpCall& norm, int row, const ActTargets& to, float* scratch);
 constexpr int64_t norm_scratch(int width) { return (int64_t{8} * width + 63) / 64 * 64; }
 
-// Bytes of scratch one thread needs for a linear, and for attention over max_context tokens.
+// Bytes of scratch one thread needs for a linear, for measuring or settling what it screens, and for attention over
+// max_context tokens.
 int64_t linear_scratch(const OpCall& call);
+int64_t screen_scratch(const OpCall& call);
 int64_t attention_scratch_bytes(const AttentionOp& op, int max_context);
 
 }  // namespace octavo::cpu

@@ -12,16 +12,6 @@ void for_rows(const Step& step, const OpCall& call, const Worker& worker, F f) {
   cpu::for_rows(step.counters_of(call), worker, step.n_rows, f);
 }
 
-// left = x - what its quantised row says.
-void subtract_quantized(float* left, const float* x, const uint8_t* row, ActFormat format, int n) {
-  const bool small = format == ActFormat::kQ8x32;
-  const auto* scales = reinterpret_cast<const float*>(row + (small ? Q8x32Layout(n).d : Q8x256Layout(n).d));
-  const int group = small ? kActGroup : kActSuperGroup;
-  for (int g = 0; g < n / group; ++g)
-    for (int i = g * group; i < (g + 1) * group; ++i)
-      left[i] = x[i] - scales[g] * static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
-}
-
 // Writes x in every format that has a target, except kF32.
 void emit(const Step& step, const ActTargets& to, bool refined, const float* x, int n, float* scratch) {
   const auto write = [&](size_t f, uint8_t* row, const float* from) {
@@ -102,6 +92,15 @@ ActTargets targets_of(const Step& step, const ValueRows& rows, int row) {
   for (size_t f = 0; f < kActFormatCount; ++f)
     if (rows[f].offset >= 0) to[f] = {step.row<uint8_t>(rows[f], row), rows[f].stride};
   return to;
+}
+
+void subtract_quantized(float* left, const float* x, const uint8_t* row, ActFormat format, int n) {
+  const bool small = format == ActFormat::kQ8x32;
+  const auto* scales = reinterpret_cast<const float*>(row + (small ? Q8x32Layout(n).d : Q8x256Layout(n).d));
+  const int group = small ? kActGroup : kActSuperGroup;
+  for (int g = 0; g < n / group; ++g)
+    for (int i = g * group; i < (g + 1) * group; ++i)
+      left[i] = x[i] - scales[g] * static_cast<float>(reinterpret_cast<const int8_t*>(row)[i]);
 }
 
 void norm_row(const Step& step, const OpCall& call, int row, const ActTargets& to, float* scratch) {

@@ -63,6 +63,7 @@ void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted)
   run_job(config_.crew, [&](const Worker& worker) {
     auto polled = std::chrono::steady_clock::now();
     for (const OpCall& call : calls) {
+      if (call.only && *call.only != step.logits) continue;
       call.fn(call.index < plan.first_output_call ? step : of_outputs, call, worker);
       if (worker.id == 0 && interrupted) {
         const auto now = std::chrono::steady_clock::now();
@@ -100,7 +101,20 @@ float* Executor::hidden(int row) {
 }
 
 float* Executor::logits(const Batch& batch, int first, int n, const InterruptFn& interrupted) {
+  run_head(batch, first, n, Logits::kAll, interrupted);
+  return reinterpret_cast<float*>(head_memory_.data() + head_.output.offset);
+}
+
+std::span<const int32_t> Executor::largest(const Batch& batch, int first, int n, const InterruptFn& interrupted) {
+  largest_.resize(static_cast<size_t>(n));
+  run_head(batch, first, n, Logits::kLargest, interrupted);
+  return largest_;
+}
+
+void Executor::run_head(const Batch& batch, int first, int n, Logits wanted, const InterruptFn& interrupted) {
   Step step{};
+  step.logits = wanted;
+  step.largest = largest_.data();
   step.batch = &batch;
   step.n_rows = n;
   step.gather = batch.gather.data() + first;
@@ -108,7 +122,6 @@ float* Executor::logits(const Batch& batch, int first, int n, const InterruptFn&
   step.hidden_stride = body_.output.stride;
   step.arena = head_memory_.data();
   run(head_, step, interrupted);
-  return reinterpret_cast<float*>(head_memory_.data() + head_.output.offset);
 }
 
 void Executor::poison_block(int block) {

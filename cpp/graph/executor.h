@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/memory.h"
@@ -40,6 +41,11 @@ class Executor {
   // valid until the next call.
   float* logits(const Batch& batch, int first, int n, const InterruptFn& interrupted);
 
+  // Whether largest() can be asked for, for so many rows.
+  bool can_screen(int n) const { return head_.screens_from > 0 && n >= head_.screens_from; }
+  // The first of the largest logits of each of these rows, -1 where none is above -inf; valid until the next call.
+  std::span<const int32_t> largest(const Batch& batch, int first, int n, const InterruptFn& interrupted);
+
   // Sequences that may grow to so many tokens have the same ropes as others of the same class, 0 for short ones.
   int rope_class(int length) const;
 
@@ -59,6 +65,7 @@ class Executor {
 
  private:
   void run(const Plan& plan, Step& step, const InterruptFn& interrupted);
+  void run_head(const Batch& batch, int first, int n, Logits wanted, const InterruptFn& interrupted);
 
   ExecutorConfig config_;
   Plan body_, head_;
@@ -66,6 +73,7 @@ class Executor {
   int n_blocks_;
   std::vector<std::vector<float>> rope_tables_;
   std::vector<Counter> counters_;  // of the plan being run
+  std::vector<int32_t> largest_;   // of the rows of the last head
 };
 
 }  // namespace octavo

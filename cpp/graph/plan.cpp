@@ -9,10 +9,14 @@
 #include "graph/cpu_moe.h"
 #include "graph/cpu_ops.h"
 #include "graph/fuse.h"
+#include "graph/screen.h"
 #include "quant/planes.h"
 
 namespace octavo {
 namespace {
+
+// A single row of few bytes each waits for its weights anyhow, whether it is refined or not.
+constexpr int kRowsToScreen = 2;
 
 constexpr auto kF32 = static_cast<size_t>(ActFormat::kF32);
 
@@ -77,14 +81,14 @@ class Planner {
       if (std::holds_alternative<NormOp>(fused.op->params) && cached_[static_cast<size_t>(fused.out[0])])
         cached_[static_cast<size_t>(fused.in[0])] = true;
     for (const FusedOp& fused : ops_)
-      if (std::any_of(fused.out.begin(), fused.out.end(), [&](ValueId v) { return wants_refined(fused, v); }))
-        refined_[static_cast<size_t>(fused.in[0])] = true;
+      for (size_t p = 0; p < fused.out.size(); ++p)
+        if (wants_refined(fused, p)) refined_[static_cast<size_t>(fused.in[0])] = true;
     for (size_t i = 0; i < ops_.size(); ++i) {
       const auto index = static_cast<int>(i);
       if (const auto* linear = std::get_if<LinearOp>(&ops_[i].op->params)) {
         for (const auto& part : linear->parts) {
-          bool native = false;
-          need(ops_[i].in[0], kernel_of(graph_.weights().at(part.weight), kernels_, native).act, index);
+          need(ops_[i].in[0], act_of(part.weight), index);
+          if (const Screen* screen = screen_of(ops_[i])) need(ops_[i].in[0], act_of(*screen->weight), index);
         }
       } else {
         if (const auto* moe = std::get_if<MoeOp>(&ops_[i].op->params)) need_experts(*moe, ops_[i].in[0], index);
@@ -95,10 +99,11 @@ class Planner {
     need(graph_.output(), ActFormat::kF32, static_cast<int>(ops_.size()));
   }
 
-  ActFormat act_of(WeightId id) const {
+  ActFormat act_of(const Weight& weight) const {
     bool native = false;
-    return kernel_of(graph_.weights().at(id), kernels_, native).act;
+    return kernel_of(weight, kernels_, native).act;
   }
+  ActFormat act_of(WeightId id) const { return act_of(graph_.weights().at(id)); }
 
   void need_experts(const MoeOp& op, ValueId x, int index) {
     for (const MoeOp::Expert& expert : op.experts) {
@@ -109,9 +114,21 @@ class Planner {
 
   // Where 8 bits of activations cost the most: keys and values, which every later token reads, and the logits
   // themselves. Their linears multiply what quantisation left over too.
-  bool wants_refined(const FusedOp& fused, ValueId out) const {
-    if (!std::holds_alternative<LinearOp>(fused.op->params) || fused.epilogue != Epilogue::kStore) return false;
-    return cached_[static_cast<size_t>(out)] || out == graph_.output();
+  bool wants_refined(const FusedOp& fused, size_t p) const {
+    const auto* linear = std::get_if<LinearOp>(&fused.op->params);
+    if (linear == nullptr || fused.epilogue != Epilogue::kStore) return false;
+    const ValueId out = fused.out[p];
+    return is_quantized(act_of(linear->parts[p].weight)) &&
+           (cached_[static_cast<size_t>(out)] || out == graph_.output());
+  }
+
+  // Of the linear that makes the graph's output, or null.
+  const Screen* screen_of(const FusedOp& fused) const {
+    const auto* linear = std::get_if<LinearOp>(&fused.op->params);
+    if (linear == nullptr || fused.epilogue != Epilogue::kStore || fused.out[0] != graph_.output()) return nullptr;
+    if (linear->parts.size() > 1 || linear->parts[0].bias) return nullptr;
+    const auto& screen = graph_.weights().at(linear->parts[0].weight).screen;
+    return screen ? &*screen : nullptr;
   }
 
   // The last op that must run over all tokens, since it reads the batch; after it the rows of output tokens are enough.
@@ -133,8 +150,12 @@ class Planner {
   }
 
   OpCall& push(OpFn fn) {
-    OpCall& call = plan_.calls.emplace_back();
+    OpCall call;
     call.fn = fn;
+    return push(std::move(call));
+  }
+  OpCall& push(OpCall made) {
+    OpCall& call = plan_.calls.emplace_back(std::move(made));
     call.index = static_cast<int>(plan_.calls.size()) - 1;
     return call;
   }
@@ -273,13 +294,34 @@ class Planner {
     for (size_t p = 0; p < op.parts.size(); ++p) {
       LinearPart& part =
           call.parts.emplace_back(part_of(op.parts[p], activates ? Rows{} : rows_of(fused.out[p])[kF32]));
-      part.refined = !activates && is_quantized(part.kernel.act) && wants_refined(fused, fused.out[p]);
+      part.refined = wants_refined(fused, p);
     }
     need_scratch(cpu::linear_scratch(call));
+    if (const Screen* screen = screen_of(fused)) add_screen(call.index, *screen);
     if (fused.residual && rows_of(fused.out[0])[kF32].offset == rows_of(*fused.residual)[kF32].offset)
       rows_of(*fused.residual)[kF32].offset = -1;  // the output lives on in its place
     if (!activates)
       for (ValueId v : fused.out) quantize_after(v);
+  }
+
+  // Beside the linear that makes all logits, the calls that find the largest ones alone.
+  void add_screen(int all, const Screen& screen) {
+    plan_.calls[static_cast<size_t>(all)].only = Logits::kAll;
+    OpCall call = plan_.calls[static_cast<size_t>(all)];
+    call.only = Logits::kLargest;
+    call.epilogue = Epilogue::kScreen;
+    call.screen = &screen;
+    const LinearPart exact = call.parts[0], screened = part_of(*screen.weight, exact.out);
+    const auto add = [&](OpFn fn, std::vector<LinearPart> parts) {
+      call.fn = fn;
+      call.parts = std::move(parts);
+      push(call);
+    };
+    add(cpu::measure, {screened, exact});
+    add(cpu::linear, {screened});
+    add(cpu::settle, {screened, exact});
+    need_scratch(cpu::screen_scratch(plan_.calls.back()));
+    plan_.screens_from = screens_by_copy(*exact.weight) ? 1 : kRowsToScreen;
   }
 
   // The sum may overwrite a residual that nobody reads afterwards.
@@ -291,9 +333,12 @@ class Planner {
   }
 
   LinearPart part_of(const LinearOp::Part& part, const Rows& out) const {
-    const Weight& weight = graph_.weights().at(part.weight);
-    LinearPart made{.weight = &weight, .bias = nullptr, .kernel = {}, .native = false, .strip_bytes = 0, .out = out};
+    LinearPart made = part_of(graph_.weights().at(part.weight), out);
     if (part.bias) made.bias = graph_.weights().at(*part.bias).floats();
+    return made;
+  }
+  LinearPart part_of(const Weight& weight, const Rows& out) const {
+    LinearPart made{.weight = &weight, .bias = nullptr, .kernel = {}, .native = false, .strip_bytes = 0, .out = out};
     made.kernel = kernel_of(weight, kernels_, made.native);
     if (!made.native) made.strip_bytes = plane_layout(weight.format, weight.k).bytes;
     return made;
@@ -401,7 +446,7 @@ class Planner {
   // A norm that only this linear reads becomes part of it: with few rows every thread makes them for itself. Its own
   // input must outlive the linear, whose output would otherwise take its place too early.
   std::shared_ptr<const OpCall> take_norm(const FusedOp& fused, int index) {
-    if (index == 0) return nullptr;
+    if (index == 0 || screen_of(fused) != nullptr) return nullptr;
     const FusedOp& before = ops_[static_cast<size_t>(index) - 1];
     const ValueId rows = fused.in[0];
     if (!std::holds_alternative<NormOp>(before.op->params) || before.out[0] != rows) return nullptr;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -28,6 +29,9 @@ struct Step;
 struct OpCall;
 using OpFn = void (*)(const Step&, const OpCall&, const Worker&);
 
+// What is wanted of a row's logits; with kLargest they are not made, only which is the largest is found.
+enum class Logits : uint8_t { kAll, kLargest };
+
 // A weight of a linear with the kernel that multiplies it.
 struct LinearPart {
   const Weight* weight;
@@ -39,19 +43,21 @@ struct LinearPart {
   bool refined = false;  // multiplies what quantisation left over too
 };
 
-// kActivate: f(product); kGate: f(first product) * second product.
-enum class Epilogue : uint8_t { kStore, kAddResidual, kActivate, kGate };
+// kActivate: f(product); kGate: f(first product) * second product; kScreen: the bounds of graph/screen.h.
+enum class Epilogue : uint8_t { kStore, kAddResidual, kActivate, kGate, kScreen };
 
 struct OpCall {
   OpFn fn = nullptr;
-  int index = 0;  // in the plan
-  int width = 0;  // of the first input (or of the output where there is none)
+  int index = 0;                 // in the plan
+  std::optional<Logits> only{};  // runs where these are wanted
+  int width = 0;                 // of the first input (or of the output where there is none)
   ValueRows in{};
   ValueRows out{};
   ValueRows second{};                           // residual, or second operand; keys for attention
   ValueRows third{};                            // values for attention
   std::shared_ptr<const OpCall> norm_before{};  // a norm that makes the linear's input, as part of the call
   std::vector<LinearPart> parts;
+  const Screen* screen = nullptr;  // with kScreen
   Epilogue epilogue = Epilogue::kStore;
   Activation activation{};
   NormOp::Kind norm{};
@@ -87,7 +93,8 @@ struct Plan {
   int64_t arena_bytes = 0;
   int64_t scratch_bytes = 0;  // per thread
   int max_rows = 0;
-  Rows output;  // kF32 rows of the graph's output
+  int screens_from = 0;  // rows, with Logits::kLargest; 0: it has no calls for that
+  Rows output;           // kF32 rows of the graph's output
   int output_width = 0;
   int embedding_width = 0;  // of a token's row, which a prompt may give instead
 };

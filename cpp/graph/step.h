@@ -49,6 +49,8 @@ struct Step {
   const Batch* batch;
   int n_rows;             // tokens of a body (from first_output_call on those it gives out), gathered rows of a head
   const int32_t* gather;  // (n_rows), heads only
+  Logits logits;          // heads only
+  int32_t* largest;       // (n_rows): with Logits::kLargest, which is
   const float* hidden;    // the body's output, heads only
   int64_t hidden_stride;  // bytes
   uint8_t* arena;

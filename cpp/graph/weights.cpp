@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/thread_pool.h"
+#include "graph/screen.h"
 #include "quant/aqlm_slabs.h"
 #include "quant/fmt_float.h"
 #include "quant/planes.h"
@@ -152,6 +153,33 @@ WeightId WeightStore::add_linear(const SourceMatrix& source, Format target, bool
   }
   if (mapped) drop_file_pages(source.rows, source.bytes);
   return store(std::move(weight));
+}
+
+WeightId WeightStore::add_head(const SourceMatrix& source, Format target, bool mapped) {
+  const WeightId id = add_linear(source, target, /*mapped=*/false);
+  Weight& weight = weights_[static_cast<size_t>(id)];
+  if (can_screen(weight)) weight.screen = make_screen(weight, source);
+  if (mapped) drop_file_pages(source.rows, source.bytes);
+  return id;
+}
+
+Screen WeightStore::make_screen(const Weight& weight, const SourceMatrix& source) {
+  const auto n_floats = static_cast<size_t>(n_strips(weight.n) * kStrip);
+  const auto take_floats = [&] { return reinterpret_cast<float*>(memory_.take(n_floats * sizeof(float))); };
+  float *norms = take_floats(), *errors = nullptr;
+  uint8_t* planes = nullptr;
+  const Weight* screened = &weight;
+  if (screens_by_copy(weight)) {
+    errors = take_floats();
+    Weight copy = linear(weight.name, kScreenFormat, weight.n, weight.k);
+    planes = memory_.take(static_cast<size_t>(n_strips(weight.n) * plane_layout(kScreenFormat, weight.k).bytes));
+    copy.data = planes;
+    screened = &weights_[static_cast<size_t>(store(std::move(copy)))];
+  }
+  for_strips(weight, static_cast<size_t>(screen_scratch(weight)), [&](int64_t begin, int64_t end, uint8_t* scratch) {
+    measure_strips(weight, source, planes, norms, errors, scratch, begin, end);
+  });
+  return {screened, norms, errors};
 }
 
 WeightId WeightStore::leave_linear(const SourceMatrix& source, Format target) {

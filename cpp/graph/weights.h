@@ -26,6 +26,15 @@ struct SourceMatrix {
   size_t bytes;
 };
 
+struct Weight;
+
+// What bounds a head's products by those of a cheaper product (graph/screen.h).
+struct Screen {
+  const Weight* weight;  // that is multiplied first: a copy, or the head itself without refinement
+  const float* norms;    // (16 * strips of rows): of its rows; infinite past the last
+  const float* errors;   // norms of what the copy is off by; null: there is none
+};
+
 struct Weight {
   enum class Kind : uint8_t { kLinear, kEmbedding, kVector };
 
@@ -42,7 +51,8 @@ struct Weight {
   const AqlmMatrix* aqlm = nullptr;
   // Or no planes are made at all: codes and codebooks lie as KernelTable::aqlm_table reads them.
   bool by_table = false;
-  const uint8_t* data = nullptr;  // in the store's memory, or the caller's where it stays in the file
+  std::optional<Screen> screen{};  // of a head
+  const uint8_t* data = nullptr;   // in the store's memory, or the caller's where it stays in the file
 
   // Whether the scales of rows are for the outputs; F32 planes hold them.
   bool scales_outputs() const { return aqlm != nullptr && format != Format::kF32; }
@@ -68,6 +78,8 @@ class WeightStore {
   // Stored as `target`: repacked as it is when the source has that format, else converted row by row.
   // Whole source pages are released afterwards when `mapped` says they belong to a file.
   WeightId add_linear(const SourceMatrix& source, Format target, bool mapped);
+  // The same linear, made to be screened where its format allows: what it makes are logits.
+  WeightId add_head(const SourceMatrix& source, Format target, bool mapped);
   // The same linear, with its rows left where they are and converted at every use: it must outlive the store.
   WeightId leave_linear(const SourceMatrix& source, Format target);
   // Dequantised where the target is F32; else kept as codes, and multiplied by tables or in BF16, as the shape decides.
@@ -86,6 +98,7 @@ class WeightStore {
   // Gives all strips [begin, end) of a weight to threads of the crew that it will be multiplied by.
   template <class F>
   void for_strips(const Weight& weight, size_t scratch_bytes, F f) const;
+  Screen make_screen(const Weight& weight, const SourceMatrix& source);
   AqlmMatrix& keep_codebooks(Weight& weight, const AqlmMatrix& matrix);
   void keep_codes(Weight& weight, const AqlmMatrix& matrix);
   void keep_for_tables(Weight& weight, const AqlmMatrix& matrix);

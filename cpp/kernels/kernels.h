@@ -151,6 +151,20 @@ struct QuantizeTask {
   int width;
 };
 
+// Products x of rows of activations, each off by at most factors[0] * errors + factors[1] * norms.
+struct ScreenTask {
+  float* upper;          // (n_tokens, n_strips): the most that one of a strip's may be; inf where a bound is no number
+  float* lower;          // likewise: what one of them is no less than; -inf where no bound is a number
+  const float* factors;  // (n_tokens, 2)
+  int64_t row_stride;    // floats from one token to the next, of these three
+  const float* x;        // (n_tokens, 16 * n_strips) with the stride below
+  int64_t x_stride;      // floats
+  const float* norms;    // (16 * n_strips)
+  const float* errors;   // (16 * n_strips), or null: 0
+  int n_tokens;
+  int n_strips;
+};
+
 struct KernelTable {
   Isa isa;
   std::array<LinearKernel, kFormatCount> linear;
@@ -181,6 +195,7 @@ struct KernelTable {
 
   // First index of the largest value; NaN never wins (index 0 and -inf when all are NaN).
   int (*argmax)(const float* x, int n);
+  void (*screen)(const ScreenTask&);
   // out[i] = exp((x[i] - max) * scale) and the sum of all; out may be null or x.
   float (*exp_sum)(float* out, const float* x, int n, float max, float scale);
 };

@@ -33,7 +33,8 @@ class TinyModel {
     }
     const ValueId hidden =
         head_.norm(head_.gather(shape.hidden), {NormOp::Kind::kRms, vector(shape.hidden), std::nullopt, 1e-5f});
-    head_.set_output(head_.linear(hidden, {{linear(shape.vocab, shape.hidden), std::nullopt}})[0]);
+    head_.set_output(
+        head_.linear(hidden, {{linear(shape.vocab, shape.hidden, /*makes_logits=*/true), std::nullopt}})[0]);
   }
 
   const Graph& body() const { return body_; }
@@ -73,11 +74,14 @@ class TinyModel {
     for (float& value : rows) value = normal(random_) * 0.3f;
     return {"random", Format::kF32, n, k, reinterpret_cast<const uint8_t*>(rows.data()), rows.size() * 4};
   }
-  WeightId linear(int n, int k) {
+  WeightId linear(int n, int k, bool makes_logits = false) {
     const FormatRow& row = format_row(shape_.format);
-    if (row.quantize != nullptr) return store_.add_linear(random_matrix(n, k), row.format, false);
+    const auto add = [&](const SourceMatrix& source) {
+      return makes_logits ? store_.add_head(source, row.format, false) : store_.add_linear(source, row.format, false);
+    };
+    if (row.quantize != nullptr) return add(random_matrix(n, k));
     const std::vector<uint8_t> blocks = sample_blocks(row, int64_t{n} * k, random_());
-    return store_.add_linear({"random", row.format, n, k, blocks.data(), blocks.size()}, row.format, false);
+    return add({"random", row.format, n, k, blocks.data(), blocks.size()});
   }
   WeightId embedding() { return store_.add_embedding(random_matrix(shape_.vocab, shape_.hidden)); }
   WeightId vector(int n) { return store_.add_vector(random_matrix(1, n)); }

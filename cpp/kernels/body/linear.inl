@@ -48,12 +48,10 @@ constexpr int64_t distance_ahead(int64_t bytes) {
 // lines at every step of every tile. (The hardware's prefetchers stop at 4 KiB boundaries.)
 class ReadAhead {
  public:
-  // For the tiles of n_tokens, which make n_steps steps each over the `bytes` at `strips`.
-  ReadAhead(const uint8_t* strips, int64_t bytes, int n_steps, int n_tokens)
-      : at_(strips + distance_ahead(bytes)),
-        until_(at_),
-        end_(at_ + bytes),
-        token_bytes_(static_cast<int>(bytes) / (n_steps * n_tokens) + 1) {}
+  // For the tiles of a task's tokens, which make n_steps steps each over the `bytes` at `strips`. One strip for one
+  // token is a strip by itself, of which the rest is read ahead.
+  ReadAhead(const LinearTask& task, const uint8_t* strips, int64_t bytes, int n_steps)
+      : ReadAhead(strips, bytes, n_steps, task.n_tokens, task.n_tokens * task.n_strips == 1) {}
 
   void step(int n_tokens) {
     until_ += n_tokens * token_bytes_;
@@ -62,6 +60,14 @@ class ReadAhead {
   }
 
  private:
+  static constexpr int64_t kOwnAhead = 2048;
+
+  ReadAhead(const uint8_t* strips, int64_t bytes, int n_steps, int n_tokens, bool alone)
+      : at_(strips + (alone ? kOwnAhead : distance_ahead(bytes))),
+        until_(at_),
+        end_(alone ? strips + bytes : at_ + bytes),
+        token_bytes_(static_cast<int>(bytes) / (n_steps * n_tokens) + 1) {}
+
   const uint8_t *at_, *until_, *end_;
   int token_bytes_;
 };

@@ -47,7 +47,7 @@ template <int kStrips>
 void bf16_strips(const LinearTask& task, int strip) {
   const int n_pairs = (task.k + 1) / 2;
   const int64_t strip_bytes = int64_t{n_pairs} * 64;
-  ReadAhead ahead(task.weights + strip * strip_bytes, kStrips * strip_bytes, n_pairs, task.n_tokens);
+  ReadAhead ahead(task, task.weights + strip * strip_bytes, kStrips * strip_bytes, n_pairs);
   for_tiles<6>(task.n_tokens,
                [&](int token, auto size) { bf16_tile<decltype(size)::value, kStrips>(task, token, strip, ahead); });
 }

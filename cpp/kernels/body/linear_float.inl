@@ -121,7 +121,7 @@ constexpr int kFewStrips = kLanes == 16 ? 4 : 2;
 template <class Planes>
 ReadAhead read_ahead(const LinearTask& task, int strip, int n_strips) {
   const int64_t bytes = Planes::strip_bytes(task.k);
-  return {task.weights + strip * bytes, n_strips * bytes, task.k / kColumnsPerStep + 1, task.n_tokens};
+  return {task, task.weights + strip * bytes, n_strips * bytes, task.k / kColumnsPerStep + 1};
 }
 
 template <class Planes, int kStrips>

@@ -241,7 +241,7 @@ void q8x32_tile(const LinearTask& task, int token, int strip, ReadAhead& ahead) 
 template <class Planes, int kStrips>
 void q8x32_tokens(const LinearTask& task, int strip) {
   const int64_t strip_bytes = Planes::strip_bytes(task.k / 32);
-  ReadAhead ahead(task.weights + strip * strip_bytes, kStrips * strip_bytes, task.k / 32, task.n_tokens);
+  ReadAhead ahead(task, task.weights + strip * strip_bytes, kStrips * strip_bytes, task.k / 32);
   for_tiles<kQ8Tokens>(task.n_tokens, [&](int token, auto size) {
     q8x32_tile<Planes, decltype(size)::value, kStrips>(task, token, strip, ahead);
   });

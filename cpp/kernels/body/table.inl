@@ -50,6 +50,7 @@ const KernelTable OCTAVO_TABLE = {
     .kv_write = {{F32Kv::write, OCTAVO_BF16_KV::write}},
     .attention = {{attention<F32Kv>, attention<OCTAVO_BF16_KV>}},
     .argmax = argmax,
+    .screen = screen,
     .exp_sum = exp_sum,
 };
 

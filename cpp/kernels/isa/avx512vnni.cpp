@@ -19,6 +19,7 @@
 #include "kernels/body/linear_q8x256.inl"
 #include "kernels/body/linear_q8x32.inl"
 #include "kernels/body/quantize.inl"
+#include "kernels/body/screen.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx512Vnni
 #define OCTAVO_AQLM_DOT nullptr

@@ -10,6 +10,7 @@
 #include "kernels/body/linear_q8x256_scalar.inl"
 #include "kernels/body/linear_q8x32_scalar.inl"
 #include "kernels/body/quantize.inl"
+#include "kernels/body/screen.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kScalar
 #define OCTAVO_AQLM_DOT nullptr

@@ -37,4 +37,4 @@ class Granite(Llama):
 
     def logits(self, hidden: nn.Value) -> nn.Value:
         scaling: float = self.config.logits_scaling
-        return super().logits(hidden) * (1.0 / scaling)
+        return super().logits(hidden * (1.0 / scaling))

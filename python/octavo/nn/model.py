@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from octavo.nn.config import ModelConfig
 from octavo.nn.modules import Linear
-from octavo.nn.trace import Trace, Value
+from octavo.nn.trace import Part, Trace, Value
 
 
 class Model(ABC):
@@ -88,7 +88,8 @@ class LMHead:
     """Logits by ``lm_head``, or by the embedding table where the two are tied."""
 
     def __init__(self, config: ModelConfig, embedding: str, head: str = "lm_head") -> None:
-        self.linear = Linear(embedding if config.get("tie_word_embeddings", False) else head)
+        name = embedding if config.get("tie_word_embeddings", False) else head
+        self.part = Part(name, screened=not config.get("final_logit_softcapping", 0.0))
 
     def __call__(self, x: Value) -> Value:
-        return self.linear(x)
+        return x.linear([self.part])[0]

@@ -22,12 +22,15 @@ class Part:
         rows: The rows of the tensor that are this linear's: a slice, or their numbers in order; None is all.
         transposed: The tensor is stored as (in features, out features); ``rows`` are those of its transpose.
         bias: Whether the linear has one; the checkpoint must hold it then.
+        screened: What it makes are the logits as they are sampled from: where the largest is all that is wanted, the
+            core finds it without computing the others exactly.
     """
 
     name: str
     rows: slice | npt.NDArray[np.int64] | None = None
     transposed: bool = False
     bias: bool = False
+    screened: bool = False
 
 
 class Weights(Protocol):

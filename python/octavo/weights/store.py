@@ -72,7 +72,9 @@ class WeightLoader:
                 return self._add_aqlm(tensor, tensor.aqlm, target)
             if self._stays_in_file(tensor):
                 return self.store.leave_linear(name, tensor.format, n, k, tensor.data, target)
-            return self.store.add_linear(name, tensor.format, n, k, tensor.data, target, tensor.mapped)
+            add_matrix = self.store.add_head if part.screened else self.store.add_linear
+            added: int = add_matrix(name, tensor.format, n, k, tensor.data, target, tensor.mapped)
+            return added
 
         return self._load(("linear", name, _rows_key(part), str(exact)), add)
 
