@@ -1,13 +1,15 @@
 // Rotary embedding, the KV cache and paged attention.
 #include <algorithm>
 
+#include "base/memory.h"
 #include "graph/cpu_linear.h"
 #include "graph/cpu_ops.h"
 
 namespace octavo::cpu {
 namespace {
 
-constexpr int kQueriesPerItem = 32;  // queries that one work item of attention serves
+constexpr int64_t kUpcomingBytes = 6 << 20;  // of a thread: what its share of the last cache keeps
+constexpr int kQueriesPerItem = 32;          // queries that one work item of attention serves
 
 uint8_t* tile_of(const Step& step, const KvSlot& slot, int seq, int tile, int head) {
   const int64_t block = step.batch->block_tables[static_cast<size_t>(seq)][tile];
@@ -199,6 +201,30 @@ void attend(const Step& step, const OpCall& call, const AttendRange& range, cons
   emit_heads(step, call, start, range.n, static_cast<int>(column), group * op.head_dim);
 }
 
+// Lists what the thread will read at the next layer, as far as the last cache keeps it, where every sequence has one
+// new token: then most of what attention reads comes from memory.
+void list_upcoming(const Step& step, const OpCall& call, const Worker& worker) {
+  const Batch& batch = *step.batch;
+  const auto layer = static_cast<size_t>(call.attention.layer) + 1;
+  auto& [pieces, upcoming] = step.upcoming[worker.id];
+  pieces.clear();
+  if (call.weight_bytes_after > 0 && layer < step.plan->kv.size() && batch.n_tokens() == batch.n_seqs()) {
+    const KvSlot& slot = step.plan->kv[layer];
+    const int64_t bytes = 2 * slot.layout.tile_bytes();
+    const auto most = static_cast<size_t>(kUpcomingBytes / bytes);
+    const TokenRange own = TokenRange::part(batch.n_seqs(), worker.id, worker.n_threads);
+    for (int seq = own.begin; seq < own.end && pieces.size() < most; ++seq)
+      for (int head = 0; head < slot.layout.n_kv_heads; ++head)
+        for (int tile = 0; tile <= (batch.end_position(seq) - 1) / kKvTile; ++tile)
+          pieces.push_back(tile_of(step, slot, seq, tile, head));
+    const auto n = static_cast<int64_t>(pieces.size());
+    upcoming = {.lines = static_cast<int>(bytes / kCacheLine),
+                .rate = static_cast<int>(n * bytes * Upcoming::kWeightLines / call.weight_bytes_after)};
+  }
+  upcoming.next = pieces.data();
+  upcoming.end = pieces.data() + pieces.size();
+}
+
 }  // namespace
 
 int64_t attention_scratch_bytes(const AttentionOp& op, int max_context) {
@@ -225,6 +251,7 @@ void attention(const Step& step, const OpCall& call, const Worker& worker) {
     const AttendRange asked = call.last ? output_part(batch, range) : range;
     if (asked.n > 0) attend(step, call, asked, first_tile_of(step, call, after), step.thread_scratch(worker));
   }
+  list_upcoming(step, call, worker);
 }
 
 }  // namespace octavo::cpu

@@ -150,7 +150,8 @@ void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Step& 
                         act.first,     act.stride,
                         chunk.weights, n,
                         chunk.strips,  static_cast<int>(weight.k),
-                        bias,          &format_row(weight.format)};
+                        bias,          &format_row(weight.format),
+                        chunk.upcoming};
   if (weight.by_table)
     look_up(out, out_stride, act, step, chunk, n);
   else if (chunk.weights == nullptr)
@@ -407,15 +408,18 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
   uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4;
   const ActTargets in = input_rows(step, call, worker, own);
   const int n_chunks = count_chunks(call, cut);
+  Upcoming* upcoming = step.n_rows >= kManyToShare * worker.n_threads ? step.upcoming_of(worker) : nullptr;
   ChunkFeed feed(step.counters_of(call), worker, n_chunks * cut.token_parts);
   for (int next; (next = feed.take()) >= 0;) {
     const int c = next % n_chunks;
     const TokenRange tokens = TokenRange::part(step.n_rows, next / n_chunks, cut.token_parts);
     // A gate and its `up` are one part: the same chunk of both.
-    const Chunk chunk = gated ? open_chunk(step, call.parts[0], c * cut.strips, cut.strips, tokens, panel)
-                              : find_chunk(step, call, c, cut, worker, tokens, panel);
+    Chunk chunk = gated ? open_chunk(step, call.parts[0], c * cut.strips, cut.strips, tokens, panel)
+                        : find_chunk(step, call, c, cut, worker, tokens, panel);
+    chunk.upcoming = upcoming;
     if (gated) {
-      const Chunk up = open_chunk(step, call.parts[1], c * cut.strips, cut.strips, tokens, second_panel);
+      Chunk up = open_chunk(step, call.parts[1], c * cut.strips, cut.strips, tokens, second_panel);
+      up.upcoming = upcoming;
       activated_chunk(step, call, in, chunk, &up, tiles);
     } else if (call.epilogue == Epilogue::kActivate) {
       activated_chunk(step, call, in, chunk, nullptr, tiles);

@@ -27,8 +27,9 @@ struct Chunk {
   int first_strip;
   int strips;
   TokenRange tokens;
-  const uint8_t* weights;  // null: aqlm_dot reads the codes
-  bool unpacked = false;   // weights: a panel of LinearKernel::unpack
+  const uint8_t* weights;        // null: aqlm_dot reads the codes
+  bool unpacked = false;         // weights: a panel of LinearKernel::unpack
+  Upcoming* upcoming = nullptr;  // what is fetched along the way, or null
 
   int first() const { return first_strip * kStrip; }
   int width() const { return strips * kStrip; }

@@ -39,6 +39,7 @@ Executor::Executor(const ExecutorConfig& config, const Graph& body, const Graph&
       head_memory_(static_cast<size_t>(head_.arena_bytes)),
       scratch_(scratch_size(body_, head_, config.crew.n_threads)),
       n_blocks_(count_blocks(config.kv_bytes, body_.kv_block_bytes)),
+      upcoming_(static_cast<size_t>(config.crew.n_threads)),
       counters_(std::max(body_.calls.size(), head_.calls.size()) *
                 static_cast<size_t>(counters_per_call(config.crew.n_threads))) {
   kv_ = HugeBuffer(static_cast<size_t>(n_blocks_) * static_cast<size_t>(body_.kv_block_bytes));
@@ -55,6 +56,7 @@ void Executor::run(const Plan& plan, Step& step, const InterruptFn& interrupted)
   step.kv = kv_.data();
   step.n_threads = config_.crew.n_threads;
   step.counters = counters_.data();
+  step.upcoming = upcoming_.data();
   step.rope_tables = &rope_tables_;
   Step of_outputs = step;
   of_outputs.n_rows = static_cast<int>(step.batch->output_tokens.size());

@@ -72,6 +72,7 @@ class Executor {
   HugeBuffer body_memory_, head_memory_, scratch_, kv_;
   int n_blocks_;
   std::vector<std::vector<float>> rope_tables_;
+  std::vector<ThreadUpcoming> upcoming_;
   std::vector<Counter> counters_;  // of the plan being run
   std::vector<int32_t> largest_;   // of the rows of the last head
 };

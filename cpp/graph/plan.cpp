@@ -49,6 +49,7 @@ class Planner {
       emit(i);
       if (i == last_of_all_) keep_outputs();
     }
+    sum_weight_bytes();
     if (last_of_all_ < 0) plan_.first_output_call = static_cast<int>(plan_.calls.size());
     plan_.output = values_[static_cast<size_t>(graph_.output())][kF32];
     plan_.output_width = graph_.width(graph_.output());
@@ -140,6 +141,17 @@ class Planner {
     return static_cast<int>(ops_.rend() - std::find_if(ops_.rbegin(), ops_.rend(), reads_batch)) - 1;
   }
   static bool attends(const FusedOp& f) { return std::holds_alternative<AttentionOp>(f.op->params); }
+
+  // What linears read between an attention and the next.
+  void sum_weight_bytes() {
+    OpCall* attention = nullptr;
+    for (OpCall& call : plan_.calls) {
+      if (call.fn == cpu::attention) attention = &call;
+      if (attention == nullptr) continue;
+      for (const LinearPart& part : call.parts)
+        attention->weight_bytes_after += n_strips(part.weight->n) * part.strip_bytes;
+    }
+  }
 
   // Leaves of every value that is alive the rows of output tokens.
   void keep_outputs() {

@@ -74,6 +74,7 @@ struct OpCall {
   // Quantised rows are followed, half a stride on, by a row of what quantisation left over.
   bool refined = false;
   AttentionOp attention{};
+  int64_t weight_bytes_after = 0;  // of attention: of linears from here to the next
   std::shared_ptr<const cpu::MoeCall> moe;
   int rope_slot = -1;  // which of the step's cos/sin tables
 };

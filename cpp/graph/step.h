@@ -6,6 +6,7 @@
 #include <functional>
 #include <vector>
 
+#include "base/memory.h"
 #include "base/thread_pool.h"
 #include "graph/plan.h"
 
@@ -43,6 +44,12 @@ struct Batch {
 
 constexpr int counters_per_call(int n_threads) { return 2 * n_threads; }
 
+// What a thread will read at the next attention.
+struct alignas(kCacheLine) ThreadUpcoming {
+  std::vector<const uint8_t*> pieces;
+  Upcoming upcoming;
+};
+
 struct Step {
   const KernelTable* kernels;
   const Plan* plan;
@@ -58,6 +65,7 @@ struct Step {
   uint8_t* kv;       // KV block 0
   int n_threads;
   Counter* counters;                             // (n_calls, counters_per_call(n_threads)), at zero
+  ThreadUpcoming* upcoming;                      // (n_threads), or null
   std::vector<std::vector<float>>* rope_tables;  // by rope: (n_tokens, 2, half): cos, sin
 
   template <class T>
@@ -70,6 +78,9 @@ struct Step {
   // A call's counters, one per thread for a ChunkFeed, or the first alone; and those for what comes before its barrier.
   Counter* counters_of(const OpCall& call) const { return counters + call.index * counters_per_call(n_threads); }
   Counter* first_counters(const OpCall& call) const { return counters_of(call) + n_threads; }
+  Upcoming* upcoming_of(const Worker& worker) const {
+    return upcoming == nullptr ? nullptr : &upcoming[worker.id].upcoming;
+  }
   uint8_t* thread_scratch(const Worker& worker) const { return scratch + worker.id * plan->scratch_bytes; }
 };
 

@@ -13,6 +13,18 @@
 
 namespace octavo {
 
+// What will be read after some linears. They fetch it along the way, so many lines for every kWeightLines lines of
+// weights that they read ahead: memory is idle while many tokens are multiplied.
+struct Upcoming {
+  static constexpr int kWeightLines = 256;
+  const uint8_t* const* next = nullptr;  // pieces that are not fetched yet, up to end
+  const uint8_t* const* end = nullptr;
+  int lines = 0;    // cache lines of a piece
+  int fetched = 0;  // of the next piece
+  int rate = 0;
+  int due = 0;  // lines, times kWeightLines
+};
+
 // out[t][16*s + lane] for n_tokens rows and n_strips strips of 16 weight rows.
 struct LinearTask {
   float* out;              // (n_tokens, 16 * n_strips)
@@ -25,6 +37,7 @@ struct LinearTask {
   int k;
   const float* bias = nullptr;        // (16 * n_strips): what each sum starts from; null: 0
   const FormatRow* format = nullptr;  // of the weights
+  Upcoming* upcoming = nullptr;       // or null: nothing
 };
 
 struct LinearKernel {

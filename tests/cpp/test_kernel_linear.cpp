@@ -199,6 +199,33 @@ TEST_CASE("kernels: linears over super blocks that a format's own code unpacks")
 }
 
 // Integers are exact and every float chain has one order, so the tables that fuse their multiply-adds cannot differ.
+TEST_CASE("kernels: linears fetch what comes up, so many lines for every line of weights") {
+  constexpr int kPieces = 40, kLines = 5;
+  const std::vector<uint8_t> memory(size_t{kPieces} * kLines * 64);
+  std::vector<const uint8_t*> pieces;
+  for (int i = 0; i < kPieces; ++i) pieces.push_back(memory.data() + i * kLines * 64);
+  for (const auto& [name, kernels] : tested_tables())
+    for (const Format format : {Format::kBF16, Format::kQ8_0}) {
+      INFO(name, " ", format_row(format).name);
+      const Weights w(format, 64, 256, native_rows(format, 64, 256));
+      const LinearKernel& kernel = kernels.linear[static_cast<size_t>(format)];
+      const Activations act(kernels, kernel.act, normal_floats(size_t{kTokens} * 256, 6), kTokens, 256);
+      std::vector<float> out(size_t{kTokens} * 64);
+      for (const int rate : {64, 4096}) {
+        Upcoming upcoming{pieces.data(), pieces.data() + kPieces, kLines, 0, rate, 0};
+        LinearTask task{out.data(), 64,  act.rows.data(), act.stride,         w.planes.data(), kTokens,
+                        w.strips,   w.k, nullptr,         &format_row(format)};
+        task.upcoming = &upcoming;
+        kernel.run(task);
+        const auto fetched = (upcoming.next - pieces.data()) * kLines + upcoming.fetched;
+        const int64_t due = (w.strip_bytes * w.strips + 63) / 64 * rate / Upcoming::kWeightLines;
+        const bool reads_ahead = format == Format::kBF16 || kernels.isa != Isa::kScalar;
+        CHECK(fetched <= std::min<int64_t>(due, kPieces * kLines));
+        CHECK(fetched >= (reads_ahead ? std::min<int64_t>(due * 3 / 4, kPieces * kLines) : 0));
+      }
+    }
+}
+
 TEST_CASE("kernels: quantised linears agree bit for bit between the vector tables") {
   const int n = 40, k = 512;
   for (const FormatRow& row : all_formats()) {

@@ -44,6 +44,18 @@ constexpr int64_t distance_ahead(int64_t bytes) {
   return bytes > kLeast ? bytes : kLeast;
 }
 
+// Fetches what is due after one more line of weights, as far as the second level of cache.
+inline void fetch_upcoming(Upcoming& upcoming) {
+  if (upcoming.next == upcoming.end) return;
+  upcoming.due += upcoming.rate;
+  if (upcoming.due < Upcoming::kWeightLines) return;
+  upcoming.due -= Upcoming::kWeightLines;
+  __builtin_prefetch(*upcoming.next + upcoming.fetched * 64, 0, 2);
+  if (++upcoming.fetched < upcoming.lines) return;
+  upcoming.fetched = 0;
+  ++upcoming.next;
+}
+
 // Reads ahead: while a strip's tokens are computed tile by tile, the weights after it come from memory, a few cache
 // lines at every step of every tile. (The hardware's prefetchers stop at 4 KiB boundaries.)
 class ReadAhead {
@@ -51,12 +63,17 @@ class ReadAhead {
   // For the tiles of a task's tokens, which make n_steps steps each over the `bytes` at `strips`. One strip for one
   // token is a strip by itself, of which the rest is read ahead.
   ReadAhead(const LinearTask& task, const uint8_t* strips, int64_t bytes, int n_steps)
-      : ReadAhead(strips, bytes, n_steps, task.n_tokens, task.n_tokens * task.n_strips == 1) {}
+      : ReadAhead(strips, bytes, n_steps, task.n_tokens, task.n_tokens * task.n_strips == 1) {
+    upcoming_ = task.upcoming;
+  }
 
   void step(int n_tokens) {
     until_ += n_tokens * token_bytes_;
     if (until_ > end_) until_ = end_;
-    for (; at_ < until_; at_ += 64) __builtin_prefetch(at_);
+    for (; at_ < until_; at_ += 64) {
+      __builtin_prefetch(at_);
+      if (upcoming_ != nullptr) fetch_upcoming(*upcoming_);
+    }
   }
 
  private:
@@ -70,6 +87,7 @@ class ReadAhead {
 
   const uint8_t *at_, *until_, *end_;
   int token_bytes_;
+  Upcoming* upcoming_ = nullptr;
 };
 
 }  // namespace
