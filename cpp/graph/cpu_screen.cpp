@@ -13,7 +13,7 @@ namespace octavo::cpu {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int64_t kFetchedBytes = 2048;
+constexpr int64_t kFetchedBytes = 2048;  // as a kernel reads ahead in a strip by itself
 // Multiplied at once: rows are shared among threads, so tokens are many, and hardly any are left over by tiles of 6.
 constexpr int kScreenedTokens = 96;
 static_assert(kScreenedTokens * kMaxChunkStrips * kStrip <= kTileFloats);

@@ -87,10 +87,8 @@ class Planner {
     for (size_t i = 0; i < ops_.size(); ++i) {
       const auto index = static_cast<int>(i);
       if (const auto* linear = std::get_if<LinearOp>(&ops_[i].op->params)) {
-        for (const auto& part : linear->parts) {
-          need(ops_[i].in[0], act_of(part.weight), index);
-          if (const Screen* screen = screen_of(ops_[i])) need(ops_[i].in[0], act_of(*screen->weight), index);
-        }
+        for (const auto& part : linear->parts) need(ops_[i].in[0], act_of(part.weight), index);
+        if (const Screen* screen = screen_of(ops_[i])) need(ops_[i].in[0], act_of(*screen->weight), index);
       } else {
         if (const auto* moe = std::get_if<MoeOp>(&ops_[i].op->params)) need_experts(*moe, ops_[i].in[0], index);
         for (ValueId v : ops_[i].in) need(v, ActFormat::kF32, index);
@@ -128,8 +126,8 @@ class Planner {
     const auto* linear = std::get_if<LinearOp>(&fused.op->params);
     if (linear == nullptr || fused.epilogue != Epilogue::kStore || fused.out[0] != graph_.output()) return nullptr;
     if (linear->parts.size() > 1 || linear->parts[0].bias) return nullptr;
-    const auto& screen = graph_.weights().at(linear->parts[0].weight).screen;
-    return screen ? &*screen : nullptr;
+    const Weight& weight = graph_.weights().at(linear->parts[0].weight);
+    return weight.screen ? &*weight.screen : nullptr;
   }
 
   // The last op that must run over all tokens, since it reads the batch; after it the rows of output tokens are enough.

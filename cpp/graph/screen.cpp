@@ -14,6 +14,7 @@ namespace octavo {
 namespace {
 
 constexpr float kRoundedUp = 1 + 1e-3f;  // more than the rounding of so many floats' sum takes off
+constexpr float kVanishes = 1e-18f;      // more than the largest number whose square is rounded to zero
 
 int64_t copy_row_bytes(const Weight& weight) { return static_cast<int64_t>(row_bytes(kScreenFormat, weight.k)); }
 
@@ -46,7 +47,7 @@ float norm_bound(const float* x, int64_t n) {
     for (int lane = 0; lane < 8; ++lane) sums[lane] += x[i + lane] * x[i + lane];
   float sum = 0;
   for (const float lane : sums) sum += lane;
-  return std::sqrt(sum) * kRoundedUp;
+  return std::sqrt(sum) * kRoundedUp + std::sqrt(static_cast<float>(n)) * kVanishes;
 }
 
 bool screens_by_copy(const Weight& weight) { return format_row(weight.format).scale_class == ScaleClass::kNone; }
