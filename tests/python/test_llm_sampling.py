@@ -87,6 +87,20 @@ def test_logprobs(llm: LLM, k: int) -> None:
     assert output.cumulative_logprob == pytest.approx(math.fsum(chosen))
 
 
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_greedy_tokens_are_the_most_likely_of_all(dtype: str) -> None:
+    """Logprobs need all logits; without them only those that may be the largest are computed exactly."""
+    llm = LLM(smollm2.NAME, dtype=dtype, kv_cache_memory_bytes=smollm2.KV_BYTES)
+    prompts = [STORY, PROMPT, "def main():", "1, 2, 3,"]
+    params = SamplingParams(temperature=0, max_tokens=32)
+    among_all = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=32, logprobs=1), use_tqdm=False)
+    expected = [output.outputs[0].token_ids for output in among_all]
+    together = llm.generate(prompts, params, use_tqdm=False)
+    alone = [llm.generate(prompt, params, use_tqdm=False)[0] for prompt in prompts]
+    assert [output.outputs[0].token_ids for output in together] == expected
+    assert [output.outputs[0].token_ids for output in alone] == expected
+
+
 def test_no_logprobs_unless_asked_for(llm: LLM) -> None:
     output = complete(llm)
     assert output.prompt_logprobs is None
