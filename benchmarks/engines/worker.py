@@ -17,6 +17,11 @@ WORKERS = Path(__file__).resolve().parent.parent / "workers"
 SECONDS_TO_END = 5
 
 
+def _lead_a_group() -> None:
+    os.setpgrp()  # its own children are stopped and ended with it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # by which the system ends them, and which nohup has ignored
+
+
 class WorkerProcess:
     """A program of workers/, from the loading of its model on (workers/serve.py says what is exchanged).
 
@@ -33,7 +38,7 @@ class WorkerProcess:
             stderr=self._errors,
             text=True,
             env=env,
-            preexec_fn=os.setpgrp,  # its own children are stopped and ended with it
+            preexec_fn=_lead_a_group,
         )
         try:
             self.version: str = self._answer()["version"]
