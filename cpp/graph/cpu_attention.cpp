@@ -201,14 +201,16 @@ void attend(const Step& step, const OpCall& call, const AttendRange& range, cons
   emit_heads(step, call, start, range.n, static_cast<int>(column), group * op.head_dim);
 }
 
-// Lists what the thread will read at the next layer, as far as the last cache keeps it, where every sequence has one
-// new token: then most of what attention reads comes from memory.
+// Lists what the thread will read at the next layer, as far as the last cache keeps it, where many sequences have one
+// new token each: then most of what attention reads comes from memory, which linears leave idle.
 void list_upcoming(const Step& step, const OpCall& call, const Worker& worker) {
   const Batch& batch = *step.batch;
   const auto layer = static_cast<size_t>(call.attention.layer) + 1;
+  if (step.upcoming == nullptr) return;
   auto& [pieces, upcoming] = step.upcoming[worker.id];
   pieces.clear();
-  if (call.weight_bytes_after > 0 && layer < step.plan->kv.size() && batch.n_tokens() == batch.n_seqs()) {
+  const bool many = are_many(batch.n_seqs(), worker.n_threads) && batch.n_tokens() == batch.n_seqs();
+  if (many && call.weight_bytes_after > 0 && layer < step.plan->kv.size()) {
     const KvSlot& slot = step.plan->kv[layer];
     const int64_t bytes = 2 * slot.layout.tile_bytes();
     const auto most = static_cast<size_t>(kUpcomingBytes / bytes);

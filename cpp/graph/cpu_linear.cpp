@@ -16,7 +16,6 @@ constexpr int kManyTokens = 8;  // from here chunks are kWideChunk strips
 constexpr int kWideChunk = 4, kNarrowChunk = 2;
 constexpr int kFewChunks = 16;      // of so many a thread, one more or less is no matter
 constexpr int kTokensToShare = 16;  // from so many for each thread, tables are made for all rows
-constexpr int kManyToShare = 32;    // from so many for each thread, it takes its own
 
 bool emits(const ValueRows& rows, ActFormat format) { return rows[static_cast<size_t>(format)].offset >= 0; }
 
@@ -284,7 +283,7 @@ Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
   const bool by_rows = any_panel || worker.n_ranks > 1 || call.epilogue == Epilogue::kScreen;
   if (tables && n_tokens >= kTokensToShare * n_threads)
     cut = {cut.strips, 1, std::min(4 * n_threads, n_tokens / kTokensToShare)};
-  else if (!by_rows && n_tokens >= kManyToShare * n_threads)
+  else if (!by_rows && are_many(n_tokens, n_threads))
     cut.token_parts = n_threads;
   else if (!activates(call) && is_uneven(count_chunks(call, cut), n_threads))
     cut.strips = kNarrowChunk;
@@ -408,7 +407,7 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
   uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4;
   const ActTargets in = input_rows(step, call, worker, own);
   const int n_chunks = count_chunks(call, cut);
-  Upcoming* upcoming = step.n_rows >= kManyToShare * worker.n_threads ? step.upcoming_of(worker) : nullptr;
+  Upcoming* upcoming = are_many(step.n_rows, worker.n_threads) ? step.upcoming_of(worker) : nullptr;
   ChunkFeed feed(step.counters_of(call), worker, n_chunks * cut.token_parts);
   for (int next; (next = feed.take()) >= 0;) {
     const int c = next % n_chunks;

@@ -14,6 +14,9 @@ inline constexpr int kTokenTile =
 inline constexpr int kMaxChunkStrips = 16;  // 256 rows: one kQ8x256 group
 inline constexpr int64_t kTileFloats = int64_t{kTokenTile} * 1024;
 
+// Whether tokens are so many that each thread takes its own.
+constexpr bool are_many(int n_tokens, int n_threads) { return n_tokens >= 32 * n_threads; }
+
 struct TokenRange {
   int begin, end;
   static TokenRange part(int n_tokens, int index, int parts) {
