@@ -57,7 +57,7 @@ bool can_screen(const Weight& weight) {
   return weight.planes && weight.aqlm == nullptr && !weight.in_file && whole;
 }
 
-int64_t screen_scratch(const Weight& weight) {
+int64_t measuring_scratch(const Weight& weight) {
   return 8 * weight.k + act_row_bytes(ActFormat::kQ8x32, weight.k) + kStrip * copy_row_bytes(weight) +
          static_cast<int64_t>(row_bytes(weight.format, weight.k));
 }

@@ -22,7 +22,7 @@ bool can_screen(const Weight& weight);
 bool screens_by_copy(const Weight& weight);
 
 // Bytes of scratch for measure_strips.
-int64_t screen_scratch(const Weight& weight);
+int64_t measuring_scratch(const Weight& weight);
 
 // Fills in strips [begin, end) of a screen from the rows (n, k) that its weight was made of. planes: of the whole
 // copy, or null where there is none.

@@ -176,7 +176,7 @@ Screen WeightStore::make_screen(const Weight& weight, const SourceMatrix& source
     copy.data = planes;
     screened = &weights_[static_cast<size_t>(store(std::move(copy)))];
   }
-  for_strips(weight, static_cast<size_t>(screen_scratch(weight)), [&](int64_t begin, int64_t end, uint8_t* scratch) {
+  for_strips(weight, static_cast<size_t>(measuring_scratch(weight)), [&](int64_t begin, int64_t end, uint8_t* scratch) {
     measure_strips(weight, source, planes, norms, errors, scratch, begin, end);
   });
   return {screened, norms, errors};

@@ -85,7 +85,7 @@ class CausalLM(Model):
 
 
 class LMHead:
-    """Logits by ``lm_head``, or by the embedding table where the two are tied."""
+    """Logits by ``lm_head``, or by the embedding table where the two are tied; screened unless a soft cap follows."""
 
     def __init__(self, config: ModelConfig, embedding: str, head: str = "lm_head") -> None:
         name = embedding if config.get("tie_word_embeddings", False) else head
