@@ -11,30 +11,27 @@ SourceMatrix source_of(const std::string& name, const std::string& format, int64
   return {name, format_named(format), n, k, bytes.data(), bytes.size()};
 }
 
+using AddMatrix = WeightId (WeightStore::*)(const SourceMatrix&, Format, bool);
+
+auto add_by(AddMatrix add) {
+  return [add](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
+               const py::buffer& rows, const std::string& target, bool mapped) {
+    const SourceMatrix source = source_of(name, format, n, k, rows);
+    const py::gil_scoped_release unlocked;
+    return (store.*add)(source, format_named(target), mapped);
+  };
+}
+
 void register_weights(py::module_& m) {
   py::class_<WeightStore>(m, "WeightStore", "The weights of one model.")
       .def(py::init([](int n_threads, int n_ranks) { return std::make_unique<WeightStore>(Crew(n_threads, n_ranks)); }),
            py::arg("n_threads"), py::arg("n_ranks") = 1)
-      .def(
-          "add_linear",
-          [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
-             const py::buffer& rows, const std::string& target, bool mapped) {
-            const SourceMatrix source = source_of(name, format, n, k, rows);
-            const py::gil_scoped_release unlocked;
-            return store.add_linear(source, format_named(target), mapped);
-          },
-          py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
-          py::arg("mapped"), "Repacks a matrix (n, k), converted to the target format where it has another.")
-      .def(
-          "add_head",
-          [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,
-             const py::buffer& rows, const std::string& target, bool mapped) {
-            const SourceMatrix source = source_of(name, format, n, k, rows);
-            const py::gil_scoped_release unlocked;
-            return store.add_head(source, format_named(target), mapped);
-          },
-          py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"), py::arg("rows"), py::arg("target"),
-          py::arg("mapped"), "The same matrix, as one that makes logits: greedy sampling screens them.")
+      .def("add_linear", add_by(&WeightStore::add_linear), py::arg("name"), py::arg("format"), py::arg("n"),
+           py::arg("k"), py::arg("rows"), py::arg("target"), py::arg("mapped"),
+           "Repacks a matrix (n, k), converted to the target format where it has another.")
+      .def("add_head", add_by(&WeightStore::add_head), py::arg("name"), py::arg("format"), py::arg("n"), py::arg("k"),
+           py::arg("rows"), py::arg("target"), py::arg("mapped"),
+           "The same matrix, as one that makes logits: greedy sampling screens them.")
       .def(
           "leave_linear",
           [](WeightStore& store, const std::string& name, const std::string& format, int64_t n, int64_t k,

@@ -106,4 +106,11 @@ class Fuser {
 
 std::vector<FusedOp> fuse(const Graph& graph) { return Fuser(graph).run(); }
 
+bool attends(const FusedOp& fused) { return is<AttentionOp>(*fused.op); }
+
+int last_of_all_tokens(const std::vector<FusedOp>& ops) {
+  const auto reads_batch = [](const FusedOp& fused) { return attends(fused) || is<EmbedOp>(*fused.op); };
+  return static_cast<int>(ops.rend() - std::find_if(ops.rbegin(), ops.rend(), reads_batch)) - 1;
+}
+
 }  // namespace octavo

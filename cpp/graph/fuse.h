@@ -23,4 +23,10 @@ struct FusedOp {
 //   f(linear(y))              -> linear with the activation f
 std::vector<FusedOp> fuse(const Graph& graph);
 
+bool attends(const FusedOp& fused);
+
+// The last op that must run over all tokens, since it reads the batch; after it the rows of output tokens are enough.
+// -1 in a head, which has no others.
+int last_of_all_tokens(const std::vector<FusedOp>& ops);
+
 }  // namespace octavo

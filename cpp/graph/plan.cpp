@@ -9,6 +9,7 @@
 #include "graph/cpu_moe.h"
 #include "graph/cpu_ops.h"
 #include "graph/fuse.h"
+#include "graph/linear_calls.h"
 #include "graph/screen.h"
 #include "quant/planes.h"
 
@@ -33,7 +34,7 @@ class Planner {
         last_use_(static_cast<size_t>(graph.n_values()), -1),
         refined_(static_cast<size_t>(graph.n_values())),
         cached_(static_cast<size_t>(graph.n_values())),
-        last_of_all_(last_of_all_tokens()) {
+        last_of_all_(last_of_all_tokens(ops_)) {
     plan_.max_rows = max_rows;
     plan_.ropes = graph.ropes();
   }
@@ -49,7 +50,7 @@ class Planner {
       emit(i);
       if (i == last_of_all_) keep_outputs();
     }
-    sum_weight_bytes();
+    sum_weight_bytes(plan_.calls);
     if (last_of_all_ < 0) plan_.first_output_call = static_cast<int>(plan_.calls.size());
     plan_.output = values_[static_cast<size_t>(graph_.output())][kF32];
     plan_.output_width = graph_.width(graph_.output());
@@ -59,14 +60,6 @@ class Planner {
 
  private:
   using Needs = std::array<bool, kActFormatCount>;
-
-  static LinearKernel kernel_of(const Weight& weight, const KernelTable& kernels, bool& native) {
-    native = false;
-    if (weight.by_table) return {ActFormat::kF32, nullptr};
-    const LinearKernel& own = kernels.linear[static_cast<size_t>(weight.format)];
-    native = !weight.planes || own.run == nullptr;
-    return native ? kernels.linear[static_cast<size_t>(Format::kF32)] : own;
-  }
 
   void need(ValueId v, ActFormat format, int op) {
     needs_[static_cast<size_t>(v)][static_cast<size_t>(format)] = true;
@@ -88,7 +81,8 @@ class Planner {
       const auto index = static_cast<int>(i);
       if (const auto* linear = std::get_if<LinearOp>(&ops_[i].op->params)) {
         for (const auto& part : linear->parts) need(ops_[i].in[0], act_of(part.weight), index);
-        if (const Screen* screen = screen_of(ops_[i])) need(ops_[i].in[0], act_of(*screen->weight), index);
+        if (const Screen* screen = screen_of(ops_[i]))
+          need(ops_[i].in[0], octavo::act_of(*screen->weight, kernels_), index);
       } else {
         if (const auto* moe = std::get_if<MoeOp>(&ops_[i].op->params)) need_experts(*moe, ops_[i].in[0], index);
         for (ValueId v : ops_[i].in) need(v, ActFormat::kF32, index);
@@ -98,11 +92,7 @@ class Planner {
     need(graph_.output(), ActFormat::kF32, static_cast<int>(ops_.size()));
   }
 
-  ActFormat act_of(const Weight& weight) const {
-    bool native = false;
-    return kernel_of(weight, kernels_, native).act;
-  }
-  ActFormat act_of(WeightId id) const { return act_of(graph_.weights().at(id)); }
+  ActFormat act_of(WeightId id) const { return octavo::act_of(graph_.weights().at(id), kernels_); }
 
   void need_experts(const MoeOp& op, ValueId x, int index) {
     for (const MoeOp::Expert& expert : op.experts) {
@@ -128,27 +118,6 @@ class Planner {
     if (linear->parts.size() > 1 || linear->parts[0].bias) return nullptr;
     const Weight& weight = graph_.weights().at(linear->parts[0].weight);
     return weight.screen ? &*weight.screen : nullptr;
-  }
-
-  // The last op that must run over all tokens, since it reads the batch; after it the rows of output tokens are enough.
-  // -1 in a head, which has no others.
-  int last_of_all_tokens() const {
-    const auto reads_batch = [](const FusedOp& f) {
-      return attends(f) || std::holds_alternative<EmbedOp>(f.op->params);
-    };
-    return static_cast<int>(ops_.rend() - std::find_if(ops_.rbegin(), ops_.rend(), reads_batch)) - 1;
-  }
-  static bool attends(const FusedOp& f) { return std::holds_alternative<AttentionOp>(f.op->params); }
-
-  // What linears read between an attention and the next.
-  void sum_weight_bytes() {
-    OpCall* attention = nullptr;
-    for (OpCall& call : plan_.calls) {
-      if (call.fn == cpu::attention) attention = &call;
-      if (attention == nullptr) continue;
-      for (const LinearPart& part : call.parts)
-        attention->weight_bytes_after += n_strips(part.weight->n) * part.strip_bytes;
-    }
   }
 
   // Leaves of every value that is alive the rows of output tokens.
@@ -315,23 +284,11 @@ class Planner {
   }
 
   // Beside the linear that makes all logits, the calls that find the largest ones alone.
-  void add_screen(int all, const Screen& screen) {
-    plan_.calls[static_cast<size_t>(all)].only = Logits::kAll;
-    OpCall call = plan_.calls[static_cast<size_t>(all)];
-    call.only = Logits::kLargest;
-    call.epilogue = Epilogue::kScreen;
-    call.screen = &screen;
-    const LinearPart exact = call.parts[0], screened = part_of(*screen.weight, exact.out);
-    const auto add = [&](OpFn fn, std::vector<LinearPart> parts) {
-      call.fn = fn;
-      call.parts = std::move(parts);
-      push(call);
-    };
-    add(cpu::measure, {screened, exact});
-    add(cpu::linear, {screened});
-    add(cpu::settle, {screened, exact});
-    need_scratch(cpu::screen_scratch(plan_.calls.back()));
-    plan_.screens_from = screens_by_copy(*exact.weight) ? 1 : kRowsToScreen;
+  void add_screen(int index, const Screen& screen) {
+    OpCall& all = plan_.calls[static_cast<size_t>(index)];
+    all.only = Logits::kAll;
+    plan_.screens_from = screens_by_copy(*all.parts[0].weight) ? 1 : kRowsToScreen;
+    for (OpCall& call : screen_calls(all, screen, kernels_)) need_scratch(cpu::screen_scratch(push(std::move(call))));
   }
 
   // The sum may overwrite a residual that nobody reads afterwards.
@@ -343,15 +300,8 @@ class Planner {
   }
 
   LinearPart part_of(const LinearOp::Part& part, const Rows& out) const {
-    LinearPart made = part_of(graph_.weights().at(part.weight), out);
-    if (part.bias) made.bias = graph_.weights().at(*part.bias).floats();
-    return made;
-  }
-  LinearPart part_of(const Weight& weight, const Rows& out) const {
-    LinearPart made{.weight = &weight, .bias = nullptr, .kernel = {}, .native = false, .strip_bytes = 0, .out = out};
-    made.kernel = kernel_of(weight, kernels_, made.native);
-    if (!made.native) made.strip_bytes = plane_layout(weight.format, weight.k).bytes;
-    return made;
+    const float* bias = part.bias ? graph_.weights().at(*part.bias).floats() : nullptr;
+    return make_part(graph_.weights().at(part.weight), bias, out, kernels_);
   }
 
   void lower(const AttentionOp& op, const FusedOp& fused, int index) {
@@ -482,7 +432,7 @@ class Planner {
   std::vector<int> last_use_;
   std::vector<bool> refined_;  // by value: quantised twice, the second time what the first left over
   std::vector<bool> cached_;   // by value: keys and values
-  int last_of_all_;            // the op that last_of_all_tokens() finds
+  int last_of_all_;            // the op that last_of_all_tokens finds
   ArenaPlanner arena_;
   Plan plan_;
 };

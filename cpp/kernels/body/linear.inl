@@ -63,8 +63,10 @@ class ReadAhead {
   // For the tiles of a task's tokens, which make n_steps steps each over the `bytes` at `strips`. One strip for one
   // token is a strip by itself, of which the rest is read ahead.
   ReadAhead(const LinearTask& task, const uint8_t* strips, int64_t bytes, int n_steps)
-      : ReadAhead(strips, bytes, n_steps, task.n_tokens, task.n_tokens * task.n_strips == 1) {
-    upcoming_ = task.upcoming;
+      : upcoming_(task.upcoming), token_bytes_(static_cast<int>(bytes) / (n_steps * task.n_tokens) + 1) {
+    const bool alone = task.n_tokens * task.n_strips == 1;
+    at_ = until_ = strips + (alone ? kOwnAhead : distance_ahead(bytes));
+    end_ = alone ? strips + bytes : at_ + bytes;
   }
 
   void step(int n_tokens) {
@@ -79,15 +81,9 @@ class ReadAhead {
  private:
   static constexpr int64_t kOwnAhead = 2048;
 
-  ReadAhead(const uint8_t* strips, int64_t bytes, int n_steps, int n_tokens, bool alone)
-      : at_(strips + (alone ? kOwnAhead : distance_ahead(bytes))),
-        until_(at_),
-        end_(alone ? strips + bytes : at_ + bytes),
-        token_bytes_(static_cast<int>(bytes) / (n_steps * n_tokens) + 1) {}
-
   const uint8_t *at_, *until_, *end_;
+  Upcoming* upcoming_;
   int token_bytes_;
-  Upcoming* upcoming_ = nullptr;
 };
 
 }  // namespace
