@@ -78,8 +78,11 @@ struct Step {
   // A call's counters, one per thread for a ChunkFeed, or the first alone; and those for what comes before its barrier.
   Counter* counters_of(const OpCall& call) const { return counters + call.index * counters_per_call(n_threads); }
   Counter* first_counters(const OpCall& call) const { return counters_of(call) + n_threads; }
+  // Null where there is nothing.
   Upcoming* upcoming_of(const Worker& worker) const {
-    return upcoming == nullptr ? nullptr : &upcoming[worker.id].upcoming;
+    if (upcoming == nullptr) return nullptr;
+    Upcoming& own = upcoming[worker.id].upcoming;
+    return own.next == own.end ? nullptr : &own;
   }
   uint8_t* thread_scratch(const Worker& worker) const { return scratch + worker.id * plan->scratch_bytes; }
 };
