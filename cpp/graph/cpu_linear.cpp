@@ -5,6 +5,7 @@
 #include <limits>
 #include <span>
 
+#include "graph/cpu_aqlm.h"
 #include "graph/cpu_linear.h"
 #include "quant/aqlm_slabs.h"
 
@@ -70,35 +71,6 @@ const uint8_t* pack_panel(uint8_t* panel, const LinearPart& part, int first, int
   return panel;
 }
 
-// A strip's rows and those after it.
-AqlmVectors vectors_from(const Weight& weight, int first_strip) {
-  const AqlmMatrix& matrix = *weight.aqlm;
-  const int64_t first = int64_t{first_strip} * kStrip;
-  return {.codes = matrix.codes + first * matrix.row_code_bytes(),
-          .vectors = reinterpret_cast<const uint16_t*>(weight.data),
-          .summed = matrix.codebooks,
-          .row_bytes = matrix.row_code_bytes(),
-          .n_rows = static_cast<int>(matrix.n - first),
-          .n_codebooks = matrix.n_codebooks,
-          .bits = matrix.bits,
-          .group = matrix.group,
-          .k = static_cast<int>(matrix.k)};
-}
-
-// The planes of a chunk that is kept as codes; none where codes are multiplied as they are read.
-const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Chunk& chunk) {
-  const Weight& weight = *chunk.part->weight;
-  const int first = chunk.first_strip;
-  if (weight.format == Format::kF32)
-    decode_strips(panel, panel + chunk.strips * chunk.part->strip_bytes, weight, *weight.aqlm, first,
-                  first + chunk.strips);
-  else if (kernels.aqlm_dot != nullptr && chunk.tokens.end - chunk.tokens.begin <= kAqlmDotTokens)
-    return nullptr;
-  else
-    kernels.aqlm_decode(panel, vectors_from(weight, first), chunk.strips);
-  return panel;
-}
-
 // A chunk of a weight in a packed format, as a panel that all tiles of tokens share.
 const uint8_t* unpack_chunk(uint8_t* panel, const Chunk& chunk) {
   const LinearPart& part = *chunk.part;
@@ -126,22 +98,6 @@ void scale_rows(float* out, int64_t out_stride, const Step& step, const Chunk& c
   for (int t = 0; t < n; ++t) step.kernels->mul(out + t * out_stride, out + t * out_stride, scales, chunk.valid());
 }
 
-void look_up(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n) {
-  const AqlmMatrix& matrix = *chunk.part->weight->aqlm;
-  step.kernels->aqlm_table({.out = out,
-                            .out_stride = out_stride,
-                            .act = act.first,
-                            .act_stride = act.stride,
-                            .codes = chunk.weights,
-                            .slab_bytes = aqlm_slab_bytes(matrix.n),
-                            .codebooks = matrix.codebooks,
-                            .n_codebooks = matrix.n_codebooks,
-                            .group = matrix.group,
-                            .n_tokens = n,
-                            .n_strips = chunk.strips,
-                            .k = static_cast<int>(matrix.k)});
-}
-
 void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n,
                 const float* bias) {
   const Weight& weight = *chunk.part->weight;
@@ -154,7 +110,7 @@ void run_kernel(float* out, int64_t out_stride, const ActRows& act, const Step& 
   if (weight.by_table)
     look_up(out, out_stride, act, step, chunk, n);
   else if (chunk.weights == nullptr)
-    step.kernels->aqlm_dot(task, vectors_from(weight, chunk.first_strip));
+    multiply_codes(task, step, chunk);
   else if (chunk.unpacked)
     chunk.part->kernel.run_unpacked(task);
   else
@@ -260,10 +216,10 @@ struct Cut {
 };
 
 // Of the rows, for each part of the tokens.
-int count_chunks(const OpCall& call, const Cut& cut) {
+int count_chunks(const Step& step, const OpCall& call, const Cut& cut) {
   if (call.epilogue == Epilogue::kGate) return chunks_of(call.parts[0], cut.strips);
   int n = 0;
-  for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(part, cut.strips, cut.n_threads));
+  for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(step, part, cut.strips, cut.n_threads));
   return n;
 }
 
@@ -273,8 +229,8 @@ bool is_uneven(int n_chunks, int n_threads) { return n_chunks % n_threads != 0 &
 // Threads share many tokens rather than the rows: what a thread writes is what it reads next, and tables are made once.
 // Weights that are unpacked first are shared by rows all the same, and so are those of several ranks and those that are
 // screened, which write next to nothing.
-Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
-  const int n_threads = worker.n_threads;
+Cut cut_of(const Step& step, const OpCall& call, const Worker& worker) {
+  const int n_tokens = step.n_rows, n_threads = worker.n_threads;
   Cut cut{chunk_strips(activates(call) ? &call.out : nullptr, n_tokens), n_threads, 1};
   const bool tables =
       std::all_of(call.parts.begin(), call.parts.end(), [](const LinearPart& part) { return part.weight->by_table; });
@@ -285,9 +241,9 @@ Cut cut_of(const OpCall& call, int n_tokens, const Worker& worker) {
     cut = {cut.strips, 1, std::min(4 * n_threads, n_tokens / kTokensToShare)};
   else if (!by_rows && are_many(n_tokens, n_threads))
     cut.token_parts = n_threads;
-  else if (!activates(call) && is_uneven(count_chunks(call, cut), n_threads))
+  else if (!activates(call) && is_uneven(count_chunks(step, call, cut), n_threads))
     cut.strips = kNarrowChunk;
-  if (call.epilogue == Epilogue::kGate) cut.strips = common_strips(call.parts, cut.strips, cut.n_threads);
+  if (call.epilogue == Epilogue::kGate) cut.strips = common_strips(step, call.parts, cut.strips, cut.n_threads);
   return cut;
 }
 
@@ -296,7 +252,7 @@ Chunk find_chunk(const Step& step, const OpCall& call, int c, const Cut& cut, co
                  const TokenRange& tokens, uint8_t* panel) {
   for (int rank = 0;; ++rank)
     for (const LinearPart& part : call.parts) {
-      const int own = chunk_strips(part, cut.strips, cut.n_threads);
+      const int own = chunk_strips(step, part, cut.strips, cut.n_threads);
       const RankShare share(chunks_of(part, own), worker, rank);
       if (c < share.n) return open_chunk(step, part, (share.first + c) * own, own, tokens, panel);
       c -= share.n;
@@ -310,16 +266,19 @@ int chunk_strips(const ValueRows* activated, int n_tokens) {
   return n_tokens >= kManyTokens ? kWideChunk : kNarrowChunk;
 }
 
-int chunk_strips(const LinearPart& part, int strips, int n_threads) {
-  if (!part.weight->by_table) return strips;
-  const auto groups = static_cast<int>((part.weight->n + kMaxChunkStrips * kStrip - 1) / (kMaxChunkStrips * kStrip));
-  return std::min((groups + n_threads - 1) / n_threads * kMaxChunkStrips, kAqlmMaxRows / kStrip);
+int chunk_strips(const Step& step, const LinearPart& part, int strips, int n_threads) {
+  const Weight& weight = *part.weight;
+  if (weight.by_table) return share_of(weight, kAqlmRows / kStrip, n_threads);
+  const bool dots = source_of(part, step.n_rows) == Source::kCodes && weight.format == Format::kBF16 &&
+                    dots_codes(*step.kernels, step.n_rows);
+  return dots ? share_of(weight, strips, n_threads) : strips;
 }
 
-int common_strips(std::span<const LinearPart> parts, int strips, int n_threads) {
-  const auto by_table = [](const LinearPart& part) { return part.weight->by_table; };
-  const auto n = std::count_if(parts.begin(), parts.end(), by_table);
-  return n > 0 && n < std::ssize(parts) ? kMaxChunkStrips : chunk_strips(parts[0], strips, n_threads);
+int common_strips(const Step& step, std::span<const LinearPart> parts, int strips, int n_threads) {
+  const auto own = [&](const LinearPart& part) { return chunk_strips(step, part, strips, n_threads); };
+  const bool alike =
+      std::all_of(parts.begin(), parts.end(), [&](const LinearPart& part) { return own(part) == own(parts[0]); });
+  return alike ? own(parts[0]) : kMaxChunkStrips;
 }
 
 int chunks_of(const LinearPart& part, int strips) {
@@ -400,13 +359,13 @@ int64_t linear_scratch(const OpCall& call) {
 
 void linear(const Step& step, const OpCall& call, const Worker& worker) {
   const bool gated = call.epilogue == Epilogue::kGate;
-  const Cut cut = cut_of(call, step.n_rows, worker);
+  const Cut cut = cut_of(step, call, worker);
   uint8_t* scratch = step.thread_scratch(worker);
   uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
   uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4;
   const ActTargets in = input_rows(step, call, worker, own);
-  const int n_chunks = count_chunks(call, cut);
+  const int n_chunks = count_chunks(step, call, cut);
   Upcoming* upcoming = are_many(step.n_rows, worker.n_threads) ? step.upcoming_of(worker) : nullptr;
   ChunkFeed feed(step.counters_of(call), worker, n_chunks * cut.token_parts);
   for (int next; (next = feed.take()) >= 0;) {

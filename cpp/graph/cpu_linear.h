@@ -61,10 +61,11 @@ struct ActRows {
 
 // Strips that a chunk holds; whole groups of what its epilogue quantises into `activated`, or null.
 int chunk_strips(const ValueRows* activated, int n_tokens);
-// The same for one part: looking up in tables takes as many rows at once as there are threads for.
-int chunk_strips(const LinearPart& part, int strips, int n_threads);
-// The same for matrices of one shape that are cut alike; where some look up and some do not, they fit into a panel.
-int common_strips(std::span<const LinearPart> parts, int strips, int n_threads);
+// The same for one part: codes take as many rows at once as there are threads for, so that a table is made once, or a
+// codebook stays in the cache.
+int chunk_strips(const Step& step, const LinearPart& part, int strips, int n_threads);
+// The same for matrices of one shape that are cut alike; where their kinds differ, they fit into a panel.
+int common_strips(const Step& step, std::span<const LinearPart> parts, int strips, int n_threads);
 int chunks_of(const LinearPart& part, int strips);
 
 // Bytes of `panel` that open_chunk needs for this part.

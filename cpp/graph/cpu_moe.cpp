@@ -138,8 +138,9 @@ void for_tiles(const Groups& groups, int a, const Chunk& chunk, F f) {
     f(first, std::min(chunk.token_tile(), groups.count(a) - first));
 }
 
-int gate_up_strips(const MoeCall& moe, int strips, int n_threads) {
-  const int gate = common_strips(moe.gate, strips, n_threads), up = common_strips(moe.up, strips, n_threads);
+int gate_up_strips(const Step& step, const MoeCall& moe, int strips, int n_threads) {
+  const int gate = common_strips(step, moe.gate, strips, n_threads),
+            up = common_strips(step, moe.up, strips, n_threads);
   return gate == up ? gate : kMaxChunkStrips;
 }
 
@@ -201,7 +202,7 @@ void moe_gate_up(const Step& step, const OpCall& call, const Worker& worker) {
   const MoeCall& moe = *call.moe;
   const Groups groups = groups_of(step, moe);
   const GateScratch scratch = gate_scratch(step.thread_scratch(worker), moe);
-  const int strips = gate_up_strips(moe, chunk_strips(&moe.hidden, step.n_rows), worker.n_threads);
+  const int strips = gate_up_strips(step, moe, chunk_strips(&moe.hidden, step.n_rows), worker.n_threads);
   for_chunks(step, call, worker, moe.gate[0], strips, [&](int a, int first) {
     const auto expert = static_cast<size_t>(groups.experts[a]);
     gate_chunk(step, moe, a,
@@ -213,7 +214,7 @@ void moe_gate_up(const Step& step, const OpCall& call, const Worker& worker) {
 void moe_down(const Step& step, const OpCall& call, const Worker& worker) {
   const MoeCall& moe = *call.moe;
   const Groups groups = groups_of(step, moe);
-  const int strips = common_strips(moe.down, chunk_strips(nullptr, step.n_rows), worker.n_threads);
+  const int strips = common_strips(step, moe.down, chunk_strips(nullptr, step.n_rows), worker.n_threads);
   for_chunks(step, call, worker, moe.down[0], strips, [&](int a, int first_strip) {
     const LinearPart& part = moe.down[static_cast<size_t>(groups.experts[a])];
     const Chunk chunk = open_chunk(step, part, first_strip, strips, {0, groups.count(a)}, step.thread_scratch(worker));

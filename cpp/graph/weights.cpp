@@ -190,26 +190,28 @@ WeightId WeightStore::leave_linear(const SourceMatrix& source, Format target) {
   return store(std::move(weight));
 }
 
-// A codebook of its own becomes bfloat16; those that are summed stay floats, in the order that is wanted.
-AqlmMatrix& WeightStore::keep_codebooks(Weight& weight, const AqlmMatrix& matrix) {
+AqlmMatrix& WeightStore::keep_scales(Weight& weight, const AqlmMatrix& matrix, float factor) {
   AqlmMatrix& kept = aqlm_.emplace_back(matrix);
-  if (matrix.n_codebooks == 1 && weight.format == Format::kBF16 && !weight.by_table) {
+  auto* scales = reinterpret_cast<float*>(memory_.take(matrix.n_scales * sizeof(float)));
+  std::transform(matrix.scales, matrix.scales + matrix.n_scales, scales, [&](float scale) { return scale * factor; });
+  kept.scales = scales;
+  weight.aqlm = &kept;
+  return kept;
+}
+
+// A codebook of its own becomes bfloat16; those that are summed stay floats.
+AqlmMatrix& WeightStore::keep_codebooks(Weight& weight, const AqlmMatrix& matrix) {
+  AqlmMatrix& kept = keep_scales(weight, matrix, 1);
+  if (matrix.n_codebooks == 1 && weight.format == Format::kBF16) {
     uint8_t* vectors = memory_.take(matrix.n_values * 2);
     quantize_bf16(vectors, matrix.codebooks, static_cast<int64_t>(matrix.n_values));
     weight.data = vectors;
     kept.codebooks = nullptr;
   } else {
     auto* codebooks = reinterpret_cast<float*>(memory_.take(matrix.n_values * sizeof(float)));
-    if (weight.by_table)
-      transpose_codebooks(codebooks, matrix);
-    else
-      std::copy_n(matrix.codebooks, matrix.n_values, codebooks);
+    std::copy_n(matrix.codebooks, matrix.n_values, codebooks);
     kept.codebooks = codebooks;
   }
-  auto* scales = reinterpret_cast<float*>(memory_.take(matrix.n_scales * sizeof(float)));
-  std::copy_n(matrix.scales, matrix.n_scales, scales);
-  kept.scales = scales;
-  weight.aqlm = &kept;
   return kept;
 }
 
@@ -245,7 +247,10 @@ void WeightStore::keep_codes(Weight& weight, const AqlmMatrix& matrix) {
 }
 
 void WeightStore::keep_for_tables(Weight& weight, const AqlmMatrix& matrix) {
-  AqlmMatrix& kept = keep_codebooks(weight, matrix);
+  uint8_t* books = memory_.take(matrix.n_values * sizeof(int16_t));
+  AqlmMatrix& kept = keep_scales(weight, matrix, round_codebooks(reinterpret_cast<int16_t*>(books), matrix));
+  weight.data = books;
+  kept.codebooks = nullptr;
   uint8_t* slabs = memory_.take(static_cast<size_t>(aqlm_slabs(matrix) * aqlm_slab_bytes(matrix.n)));
   for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
     pack_aqlm_slabs(slabs, matrix, begin * kStrip, end * kStrip);

@@ -99,6 +99,8 @@ class WeightStore {
   template <class F>
   void for_strips(const Weight& weight, size_t scratch_bytes, F f) const;
   Screen make_screen(const Weight& weight, const SourceMatrix& source);
+  // A matrix that the weight owns, with its scales times a factor.
+  AqlmMatrix& keep_scales(Weight& weight, const AqlmMatrix& matrix, float factor);
   AqlmMatrix& keep_codebooks(Weight& weight, const AqlmMatrix& matrix);
   void keep_codes(Weight& weight, const AqlmMatrix& matrix);
   void keep_for_tables(Weight& weight, const AqlmMatrix& matrix);

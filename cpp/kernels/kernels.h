@@ -54,13 +54,13 @@ struct LinearKernel {
 // A linear of AQLM codes of 8 bits, as LinearTask but for the scales of rows, which are left out.
 inline constexpr int kAqlmMaxRows = 48 * 256;  // in one task
 struct AqlmTask {
-  float* out;              // (n_tokens, 16 * n_strips)
-  int64_t out_stride;      // floats from one token to the next
-  const uint8_t* act;      // rows of floats
-  int64_t act_stride;      // bytes from one token to the next
-  const uint8_t* codes;    // of the first row's block (quant/aqlm_slabs.h)
-  int64_t slab_bytes;      // from one slab to the next
-  const float* codebooks;  // (n_codebooks, group, 256)
+  float* out;            // (n_tokens, 16 * n_strips)
+  int64_t out_stride;    // floats from one token to the next
+  const uint8_t* act;    // rows of floats
+  int64_t act_stride;    // bytes from one token to the next
+  const uint8_t* codes;  // of the first row's block (quant/aqlm_slabs.h)
+  int64_t slab_bytes;    // from one slab to the next
+  const int16_t* books;  // the codebooks as integers
   int n_codebooks;
   int group;
   int n_tokens;

@@ -32,11 +32,16 @@ template <int kBits>
 inline Vi shift_right(Vi v) {
   return _mm_srli_epi32(v, kBits);
 }
+template <int kBits>
+inline Vi shift_right_signed(Vi v) {
+  return _mm_srai_epi32(v, kBits);
+}
 inline Vi and_bits(Vi a, Vi b) { return _mm_and_si128(a, b); }
 inline Vi or_bits(Vi a, Vi b) { return _mm_or_si128(a, b); }
 inline Vi bits_of(Vf v) { return _mm_castps_si128(v); }
 inline Vi loadi(const void* p) { return _mm_loadu_si128(static_cast<const Vi*>(p)); }
 inline void storei(void* p, Vi v) { _mm_storeu_si128(static_cast<Vi*>(p), v); }
+inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return addi(acc, _mm_madd_epi16(a, b)); }
 // The low halves, the low bytes of the lanes.
 inline __m128i low_halves(Vi v) {
   const Vi lanes = _mm_srai_epi32(_mm_slli_epi32(v, 16), 16);

@@ -1,7 +1,9 @@
 #include "quant/aqlm.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "base/check.h"
 #include "quant/aqlm_slabs.h"
@@ -22,6 +24,13 @@ void decode_row(float* out, const AqlmMatrix& matrix, const uint8_t* codes) {
       for (int j = 0; j < matrix.group; ++j) out[j] += vector[j];
     }
   }
+}
+
+float longest_vector(const AqlmMatrix& matrix) {
+  float longest = 0;
+  for (const float* v = matrix.codebooks; v < matrix.codebooks + matrix.n_values; v += matrix.group)
+    longest = std::max(longest, std::inner_product(v, v + matrix.group, v, 0.0f));
+  return std::sqrt(longest);
 }
 
 }  // namespace
@@ -46,7 +55,7 @@ void check_aqlm(const AqlmMatrix& matrix) {
 }
 
 bool multiplied_by_table(const AqlmMatrix& matrix) {
-  return matrix.bits == 8 && matrix.n_codebooks <= kAqlmTerms && matrix.n >= 1024;
+  return matrix.bits == 8 && matrix.n_codebooks <= kAqlmTerms && matrix.n >= kAqlmRows;
 }
 
 int64_t aqlm_slabs(const AqlmMatrix& matrix) {
@@ -65,11 +74,14 @@ void pack_aqlm_slabs(uint8_t* slabs, const AqlmMatrix& matrix, int64_t begin, in
   }
 }
 
-void transpose_codebooks(float* out, const AqlmMatrix& matrix) {
-  const int64_t size = int64_t{1} << matrix.bits;
-  for (int64_t c = 0; c < matrix.n_codebooks; ++c)
-    for (int64_t j = 0; j < matrix.group; ++j)
-      for (int64_t v = 0; v < size; ++v) *out++ = matrix.codebooks[(c * size + v) * matrix.group + j];
+float round_codebooks(int16_t* out, const AqlmMatrix& matrix) {
+  const float step = longest_vector(matrix) / kAqlmNorm, inverse = step > 1e-30f ? 1 / step : 0.0f;
+  for (int64_t first = 0; first < int64_t{matrix.n_codebooks} << 8; first += kAqlmBookBlock)
+    for (int j = 0; j < matrix.group; j += 2)
+      for (int64_t v = first; v < first + kAqlmBookBlock; ++v)
+        for (int pair = 0; pair < 2; ++pair)
+          *out++ = static_cast<int16_t>(std::nearbyint(matrix.codebooks[v * matrix.group + j + pair] * inverse));
+  return step;
 }
 
 void decode_aqlm_row(float* out, const AqlmMatrix& matrix, int64_t row) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -26,7 +27,9 @@ constexpr int kTokens = 7;
 struct Codes {
   AqlmMatrix matrix{};
   std::vector<uint8_t> codes, slabs;
-  std::vector<float> codebooks, transposed, scales;
+  std::vector<float> codebooks, scales;
+  std::vector<int16_t> books;
+  float step = 0;
 
   Codes(int n, int k, int group, int n_codebooks, int bits = 8) : scales(static_cast<size_t>(n), 1.0f) {
     matrix.name = "random";
@@ -49,8 +52,8 @@ struct Codes {
   void pack() {
     slabs.assign(static_cast<size_t>(aqlm_slabs(matrix) * aqlm_slab_bytes(matrix.n)), 0);
     pack_aqlm_slabs(slabs.data(), matrix, 0, matrix.n);
-    transposed.resize(codebooks.size());
-    transpose_codebooks(transposed.data(), matrix);
+    books.resize(codebooks.size());
+    step = round_codebooks(books.data(), matrix);
   }
   std::vector<float> row(int64_t r) const {
     std::vector<float> weights(static_cast<size_t>(matrix.k));
@@ -70,7 +73,7 @@ std::vector<float> look_up(const KernelTable& kernels, const Codes& c, const std
                       .act_stride = c.matrix.k * 4,
                       .codes = c.slabs.data() + first * kAqlmTerms,
                       .slab_bytes = aqlm_slab_bytes(c.matrix.n),
-                      .codebooks = c.transposed.data(),
+                      .books = c.books.data(),
                       .n_codebooks = c.matrix.n_codebooks,
                       .group = c.matrix.group,
                       .n_tokens = n_tokens,
@@ -79,31 +82,23 @@ std::vector<float> look_up(const KernelTable& kernels, const Codes& c, const std
   return out;
 }
 
-float largest_of(const float* x, int64_t n) {
-  return std::abs(*std::max_element(x, x + n, [](float a, float b) { return std::abs(a) < std::abs(b); }));
+double longest_of(const float* vectors, int64_t n, int64_t group) {
+  double longest = 0;
+  for (int64_t v = 0; v < n; ++v)
+    longest = std::max(longest, std::sqrt(std::inner_product(vectors + v * group, vectors + (v + 1) * group,
+                                                             vectors + v * group, 0.0)));
+  return longest;
 }
 
 // What every output may be off by (kernels/body/aqlm_table.inl), and the rounding of floats.
-double bound_of(const Codes& c, const float* x, Isa isa) {
+double bound_of(const Codes& c, const float* x) {
   const AqlmMatrix& m = c.matrix;
-  const int64_t in_slab = kAqlmTerms / m.n_codebooks;
-  const double book = largest_of(c.codebooks.data(), static_cast<int64_t>(c.codebooks.size()));
-  double bound = 0;
-  for (int64_t first = 0; first < m.k / m.group; first += in_slab) {
-    const int64_t here = std::min(in_slab, m.k / m.group - first);
-    double largest = 0;
-    if (isa >= Isa::kAvx512Vnni)
-      bound += 0.51 * kAqlmTerms * m.group * book * largest_of(x + first * m.group, here * m.group) *
-               (1.0 / 32767 + m.group / 65535.0);
-    for (int64_t g = first; g < first + here; ++g)
-      for (int64_t v = 0; v < int64_t{m.n_codebooks} << m.bits; ++v) {
-        double product = 0;
-        for (int64_t j = 0; j < m.group; ++j) product += double{c.codebooks[v * m.group + j]} * x[g * m.group + j];
-        largest = std::max(largest, std::abs(product));
-      }
-    bound += largest * kAqlmTerms * (0.5 / (32767 / kAqlmTerms) + 1e-6);
-  }
-  return bound;
+  const int64_t in_slab = kAqlmTerms / m.n_codebooks, n_groups = m.k / m.group;
+  const double term = 32768 / double{kAqlmNorm} / kAqlmNorm + std::sqrt(m.group) / kAqlmNorm + 1e-6;
+  double norms = 0;
+  for (int64_t first = 0; first < n_groups; first += in_slab)
+    norms += longest_of(x + first * m.group, std::min(in_slab, n_groups - first), m.group);
+  return kAqlmTerms * term * norms * longest_of(c.codebooks.data(), int64_t{m.n_codebooks} << m.bits, m.group);
 }
 
 }  // namespace
@@ -122,13 +117,36 @@ TEST_CASE("aqlm: sums of looked-up products stay within the bound, in every ISA"
       CAPTURE(n_codebooks);
       const auto out = look_up(table.kernels, c, x, 0, kTokens, 0, strips);
       for (int t = 0; t < kTokens; ++t) {
-        const double bound = bound_of(c, x.data() + t * k, table.kernels.isa);
+        const double bound = bound_of(c, x.data() + t * k);
         for (int r = 0; r < n; ++r) {
           const auto weights = c.row(r);
           double expected = 0;
           for (int i = 0; i < k; ++i) expected += double{weights[i]} * x[t * k + i];
-          CHECK(std::abs(out[t * (16 * strips + 3) + r] - expected) <= bound);
+          CHECK(std::abs(double{c.step} * out[t * (16 * strips + 3) + r] - expected) <= bound);
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("aqlm: the largest sums that there can be fit") {
+  for (const int group : {8, 16, 32}) {
+    const int n = 16, k = 256;
+    Codes c(n, k, group, 2);
+    const auto longest = normal_floats(static_cast<size_t>(group), 11);
+    std::vector<float> x(static_cast<size_t>(k));
+    for (int book = 0; book < 2; ++book)
+      for (int j = 0; j < group; ++j)
+        c.codebooks[static_cast<size_t>((book * 256 + 7) * group + j)] = 100 * longest[static_cast<size_t>(j)];
+    std::fill(c.codes.begin(), c.codes.end(), 7);
+    for (const float sign : {1.0f, -1.0f}) {
+      for (int i = 0; i < k; ++i) x[static_cast<size_t>(i)] = sign * longest[static_cast<size_t>(i % group)];
+      c.pack();
+      const auto weights = c.row(0);
+      const double expected = std::inner_product(weights.begin(), weights.end(), x.begin(), 0.0);
+      for (const TestedTable& table : tested_tables()) {
+        CAPTURE(table.name);
+        CHECK(c.step * look_up(table.kernels, c, x, 0, 1, 0, 1)[0] == doctest::Approx(expected).epsilon(0.002));
       }
     }
   }
@@ -230,8 +248,8 @@ TEST_CASE("aqlm: sizes that do not fit are refused") {
 }
 
 TEST_CASE("aqlm: the shape decides who is looked up") {
-  CHECK(multiplied_by_table(Codes(1024, 64, 8, 2).matrix));
-  CHECK(!multiplied_by_table(Codes(1023, 64, 8, 2).matrix));
-  CHECK(!multiplied_by_table(Codes(1024, 64, 8, 1, 9).matrix));
-  CHECK(!multiplied_by_table(Codes(1024, 64, 8, 1, 7).matrix));
+  CHECK(multiplied_by_table(Codes(256, 64, 8, 2).matrix));
+  CHECK(!multiplied_by_table(Codes(255, 64, 8, 2).matrix));
+  CHECK(!multiplied_by_table(Codes(256, 64, 8, 1, 9).matrix));
+  CHECK(!multiplied_by_table(Codes(256, 64, 8, 1, 7).matrix));
 }

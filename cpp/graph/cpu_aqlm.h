@@ -1,0 +1,20 @@
+// What linears of AQLM codes do otherwise than others.
+#pragma once
+
+#include "graph/cpu_linear.h"
+
+namespace octavo::cpu {
+
+// Whether so many tokens are multiplied by codes as they are read.
+bool dots_codes(const KernelTable& kernels, int n_tokens);
+// The planes of a chunk that is kept as codes; none where codes are multiplied as they are read.
+const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Chunk& chunk);
+
+// The products of a chunk that dots_codes, and of one that is looked up in tables.
+void multiply_codes(const LinearTask& task, const Step& step, const Chunk& chunk);
+void look_up(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);
+
+// As many strips of a weight as there are threads for, in such units.
+int share_of(const Weight& weight, int unit, int n_threads);
+
+}  // namespace octavo::cpu
