@@ -196,26 +196,35 @@ inline Vi load_fours(At at) {
   return _mm256_set_epi32(at(7), at(6), at(5), at(4), at(3), at(2), at(1), at(0));
 }
 
-using SignBits = uint32_t;
-inline Vi negate_where(SignBits bits, Vi bytes) {
-  const Vi chosen = spread_bits(bits);
-  return _mm256_sub_epi8(_mm256_xor_si256(bytes, chosen), chosen);
+// Lane l: the sum over the lanes of rows[l].
+inline Vi sums_of_rows(const Vi* rows) {
+  const auto pairs = [](Vi a, Vi b) { return addi(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)); };
+  const auto fours = [](Vi a, Vi b) { return addi(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)); };
+  const auto quads = [&](int i) { return fours(pairs(rows[i], rows[i + 1]), pairs(rows[i + 2], rows[i + 3])); };
+  const Vi low = quads(0), high = quads(4);
+  return addi(_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31));
 }
-// Factors of 16 weights each, signed bytes, by lanes of dwords: those of vector p.
+
+using SignBits = uint32_t;
+inline Vi negative_bytes(Vi v) { return _mm256_sub_epi8(_mm256_setzero_si256(), v); }
+inline Vi negative_where(SignBits bits, Vi bytes, Vi negative) {
+  return _mm256_blendv_epi8(bytes, negative, spread_bits(bits));
+}
+// Unsigned bytes times signed ones, added in pairs: words, which products of bytes up to 127 do not fill.
+inline Vi dot_bytes(Vi a, Vi b) { return _mm256_maddubs_epi16(a, b); }
+// Factors of 16 weights each, signed bytes, as words: those of vector p.
 class FactorLanes {
  public:
   explicit FactorLanes(__m128i factors) : factors_(factors) {}
   Vi of(int p) const {
-    const __m128i half = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m128i half = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
     const __m128i of_p = _mm_add_epi8(half, _mm_set1_epi8(static_cast<char>(2 * p)));
-    return _mm256_cvtepi8_epi32(_mm_shuffle_epi8(factors_, of_p));
+    return _mm256_cvtepi8_epi16(_mm_shuffle_epi8(factors_, of_p));
   }
 
  private:
   __m128i factors_;
 };
-// Dots of unsigned bytes up to 127 with signed ones, four to a lane.
-inline Vi dot_bytes(Vi a, Vi b) { return _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)); }
 
 }  // namespace
 }  // namespace octavo

@@ -183,17 +183,34 @@ inline Vi load_fours(At at) {
                           at(3), at(2), at(1), at(0));
 }
 
-using SignBits = uint64_t;
-inline Vi negate_where(SignBits bits, Vi bytes) {
-  return _mm512_mask_sub_epi8(bytes, bits, _mm512_setzero_si512(), bytes);
+// Lane l: the sum over the lanes of rows[l].
+inline Vi sums_of_rows(const Vi* rows) {
+  const auto pairs = [](Vi a, Vi b) { return addi(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); };
+  const auto fours = [](Vi a, Vi b) { return addi(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); };
+  const auto quads = [&](int i) {
+    return _mm512_castsi512_ps(fours(pairs(rows[i], rows[i + 1]), pairs(rows[i + 2], rows[i + 3])));
+  };
+  const auto halves = [](Vf a, Vf b) {
+    const Vi sum = addi(bits_of(_mm512_shuffle_f32x4(a, b, 0x44)), bits_of(_mm512_shuffle_f32x4(a, b, 0xee)));
+    return _mm512_castsi512_ps(sum);
+  };
+  const Vf low = halves(quads(0), quads(4)), high = halves(quads(8), quads(12));
+  return addi(bits_of(_mm512_shuffle_f32x4(low, high, 0x88)), bits_of(_mm512_shuffle_f32x4(low, high, 0xdd)));
 }
-// Factors of 16 weights each, signed bytes, by lanes of dwords: those of vector p.
+
+using SignBits = uint64_t;
+inline Vi negative_bytes(Vi v) { return _mm512_sub_epi8(_mm512_setzero_si512(), v); }
+inline Vi negative_where(SignBits bits, Vi bytes, Vi negative) { return _mm512_mask_blend_epi8(bits, bytes, negative); }
+// Unsigned bytes times signed ones, added in pairs: words, which products of bytes up to 127 do not fill.
+inline Vi dot_bytes(Vi a, Vi b) { return _mm512_maddubs_epi16(a, b); }
+// Factors of 16 weights each, signed bytes, as words: those of vector p.
 class FactorLanes {
  public:
-  explicit FactorLanes(__m128i factors) : each_(_mm512_cvtepi8_epi32(factors)) {}
+  explicit FactorLanes(__m128i factors) : each_(_mm512_castsi256_si512(_mm256_cvtepi8_epi16(factors))) {}
   Vi of(int p) const {
-    const Vi quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    return _mm512_permutexvar_epi32(addi(quarter, set1i(4 * p)), each_);
+    constexpr int kOnes = 0x10001;
+    const Vi quarter = mul_ints(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), set1i(kOnes));
+    return _mm512_permutexvar_epi16(addi(quarter, set1i(4 * p * kOnes)), each_);
   }
 
  private:
@@ -220,9 +237,6 @@ constexpr int kSignedBias = 128;
 inline SignedWeights prepare_signed(Vi w) { return _mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80))); }
 inline SignedWeights signed_of_biased(Vi w) { return w; }
 inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) { return _mm512_dpbusd_epi32(acc, w, act); }
-
-// Dots of unsigned bytes up to 127 with signed ones, four to a lane.
-inline Vi dot_bytes(Vi a, Vi b) { return _mm512_dpbusd_epi32(_mm512_setzero_si512(), a, b); }
 
 // acc + unsigned activations * signed weights.
 inline Vi dot_unsigned_act(Vi acc, Vi act, Vi weights) { return _mm512_dpbusd_epi32(acc, act, weights); }
@@ -283,8 +297,6 @@ inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
   return addi(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w.magnitude, signed_act), _mm512_set1_epi16(1)));
 }
 
-// Dots of unsigned bytes up to 127 with signed ones, four to a lane.
-inline Vi dot_bytes(Vi a, Vi b) { return _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)); }
 #endif
 
 #ifdef OCTAVO_SIMD_BF16

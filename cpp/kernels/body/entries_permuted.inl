@@ -67,9 +67,9 @@ inline Vi look_up(const uint8_t* table, const Indices& i, __mmask64 eighth) {
 // Where digits of `kBits` lie in a quadword of one entry of eight, or of two entries of four.
 template <int kBits>
 constexpr Bytes64 kShifts = bytes_from([](int i) { return kBits == 2 ? i % 8 * 2 : i % 8 / 4 * 32 + i % 4 * 3; });
-// What the quadwords are made of: the lower and the upper (64 on) bytes of the first vector's entries.
-template <int kBits>
-constexpr Bytes64 kPlaces = bytes_from([](int i) { return (kBits == 2 ? i / 8 : i / 4) + i % 2 * 64; });
+// What the quadwords are made of: the words of eight entries, or the lower and the upper (64 on) bytes of sixteen.
+constexpr Bytes64 kPairs = bytes_from([](int i) { return i / 8 * 2 + i % 2; });
+constexpr Bytes64 kPlaces = bytes_from([](int i) { return i / 4 + i % 2 * 64; });
 
 // By bytes with a digit in their lowest bits.
 template <int kLevelCount>
@@ -100,21 +100,33 @@ class Magnitudes {
     const uint8_t* digits = codebook.digits[0];
     // Left alone, GCC would keep tables that fill all registers in registers.
     if constexpr (Book::kSize > 512) __asm__("" : "+r"(digits));
-    low_ = look_up<Book::kSize>(digits, at, eighth);
-    high_ = look_up<Book::kSize>(digits + Book::kSize, at, eighth);
+    const Vi low = look_up<Book::kSize>(digits, at, eighth);
+    const Vi high = look_up<Book::kSize>(digits + Book::kSize, at, eighth);
+    words_[0] = kBits == 2 ? _mm512_unpacklo_epi8(low, high) : low;
+    words_[1] = kBits == 2 ? _mm512_unpackhi_epi8(low, high) : high;
   }
 
   // Vector p of row i.
   Vi vector(int i, int p) const {
-    const auto first = static_cast<char>(i * kEntriesOfRow + p * kEntriesOfVector);
-    const Vi places = _mm512_add_epi8(load_bytes(kPlaces<kBits>), _mm512_set1_epi8(first));
-    const Vi words = _mm512_permutex2var_epi8(low_, places, high_);
-    const Vi digits = _mm512_multishift_epi64_epi8(load_bytes(kShifts<kBits>), words);
+    const Vi digits = _mm512_multishift_epi64_epi8(load_bytes(kShifts<kBits>), words(i, p));
     return _mm512_permutexvar_epi8(digits, load_bytes(kLevels<Block>));
   }
 
  private:
-  Vi low_, high_;
+  // Its entries, one to a quadword or two.
+  Vi words(int i, int p) const {
+    if constexpr (kBits == 2) {
+      const Vi lane = _mm512_set1_epi8(static_cast<char>((i * 4 + p) / 2 * 16));
+      return _mm512_permutexvar_epi8(_mm512_add_epi8(load_bytes(kPairs), lane), words_[p % 2]);
+    } else {
+      const auto first = static_cast<char>(p * kEntriesOfVector);
+      const Vi places = _mm512_add_epi8(load_bytes(kPlaces), _mm512_set1_epi8(first));
+      return _mm512_permutex2var_epi8(words_[0], places, words_[1]);
+    }
+  }
+
+  Vi words_[2];  // the lower and the upper bytes; of entries of eight: by eights of them, the even ones and the odd
+                 // ones
 };
 
 // Seven sign bits with the eighth that makes their number even.
@@ -145,7 +157,7 @@ class SignWords {
  public:
   explicit SignWords(Vi words)
       : signs_(_mm512_multishift_epi64_epi8(load_bytes(kSevens), words)),
-        scales_(or_bits(shift_left<1>(shift_right<28>(words)), set1i(1))) {}
+        scales_(mul_ints(or_bits(shift_left<1>(shift_right<28>(words)), set1i(1)), set1i(0x10001))) {}
   SignBits negative(int i, int p) const { return signs_.vector(i * 4 + p); }
   Vi scales(int i, int p) const {
     const Vi half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);

@@ -14,19 +14,6 @@
 namespace octavo {
 namespace {
 
-// Lane l: the sum over the lanes of rows[l]. Each round adds halves, and moves a bit of the row to the lane.
-inline Vi sums_of_rows(const Vi* rows) {
-  Dwords sums[kLanes];
-  __builtin_memcpy(sums, rows, sizeof(sums));
-  OCTAVO_UNROLL
-  for (int n = kLanes / 2; n > 0; n /= 2) {
-    OCTAVO_UNROLL
-    for (int i = 0; i < n; ++i)
-      sums[i] = interleave(sums[i], sums[i + n], 0) + interleave(sums[i], sums[i + n], kLanes / 2);
-  }
-  return load_as<Vi>(&sums[0]);
-}
-
 // A super block of 16 rows times kTokens tokens, added to their outputs.
 template <class Block, int kTokens>
 void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_t index, int token) {
@@ -35,6 +22,16 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
   OCTAVO_UNROLL
   for (int t = 0; t < kTokens; ++t) act[t] = task.act + (token + t) * task.act_stride;
   const auto& codebook = *static_cast<const typename Block::Codebook*>(task.format->codebook);
+  constexpr int kVectors = 64 / kLanes;  // of a row
+  Vi plus[kTokens][kVectors], minus[kTokens][kVectors];
+  OCTAVO_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    OCTAVO_UNROLL
+    for (int p = 0; p < kVectors; ++p) {
+      plus[t][p] = load_bytes(act[t] + index * 256 + p * kLanes * 4);
+      minus[t][p] = negative_bytes(plus[t][p]);
+    }
+  }
   Vi sums[kTokens][16];
   uint16_t d[16];
   for (int row = 0; row < 16; ++row) d[row] = blocks[row].d;
@@ -52,14 +49,14 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
       OCTAVO_UNROLL
       for (Vi& s : sum) s = set1i(0);
       OCTAVO_UNROLL
-      for (int p = 0; p < 64 / kLanes; ++p) {
+      for (int p = 0; p < kVectors; ++p) {
         const Vi weights = magnitudes.vector(i, p);
         const SignBits negative = signs.negative(i, p);
         const Vi scales = signs.scales(i, p);
         OCTAVO_UNROLL
         for (int t = 0; t < kTokens; ++t) {
-          const Vi a = negate_where(negative, load_bytes(act[t] + index * 256 + p * kLanes * 4));
-          sum[t] = dot_pairs(sum[t], dot_bytes(weights, a), scales);  // |dot| <= 4 * 62 * 127 < 2^15
+          const Vi a = negative_where(negative, plus[t][p], minus[t][p]);
+          sum[t] = dot_pairs(sum[t], dot_bytes(weights, a), scales);
         }
       }
       OCTAVO_UNROLL

@@ -242,8 +242,10 @@ struct EntriesBlock {
         const Block& block = blocks[first + i];
         put_scales(first + i, Entries<Block>::factors(block));
         OCTAVO_UNROLL
-        for (int p = 0; p < 4; ++p)
-          storei(rows[first + i] + p * 64, negate_where(signs.negative(i, p), magnitudes.vector(i, p)));
+        for (int p = 0; p < 4; ++p) {
+          const Vi plus = magnitudes.vector(i, p);
+          storei(rows[first + i] + p * 64, negative_where(signs.negative(i, p), plus, negative_bytes(plus)));
+        }
       }
     }
     for (int j = 0; j < 64; j += kLanes) transpose(lines[j], sizeof(lines[0]), rows[0] + 4 * j, sizeof(rows[0]));
