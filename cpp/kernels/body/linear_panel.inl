@@ -149,8 +149,8 @@ inline void add_minima(Vf (&acc)[kTokens], const ActRowsOf<Planes>& act, int64_t
 
 // Adds super block b to the outputs of a tile; act: its tokens' rows, strips: the super block of each strip.
 template <class Planes, int kTokens, int kStrips>
-inline void panel_block(float* out, int64_t out_stride, const ActRowsOf<Planes>& act, int64_t b,
-                        const PanelBlock<Planes>* const (&strips)[kStrips]) {
+[[gnu::always_inline]] inline void panel_block(float* out, int64_t out_stride, const ActRowsOf<Planes>& act, int64_t b,
+                                               const PanelBlock<Planes>* const (&strips)[kStrips]) {
   Vi dots[kTokens][kStrips];
   scaled_dots(dots, act.quants(b), act.stride, strips);
   OCTAVO_UNROLL
