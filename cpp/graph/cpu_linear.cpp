@@ -276,9 +276,10 @@ int chunk_strips(const Step& step, const LinearPart& part, int strips, int n_thr
 
 int common_strips(const Step& step, std::span<const LinearPart> parts, int strips, int n_threads) {
   const auto own = [&](const LinearPart& part) { return chunk_strips(step, part, strips, n_threads); };
+  const int first = own(parts[0]);
   const bool alike =
-      std::all_of(parts.begin(), parts.end(), [&](const LinearPart& part) { return own(part) == own(parts[0]); });
-  return alike ? own(parts[0]) : kMaxChunkStrips;
+      std::all_of(parts.begin(), parts.end(), [&](const LinearPart& part) { return own(part) == first; });
+  return alike ? first : kMaxChunkStrips;
 }
 
 int chunks_of(const LinearPart& part, int strips) {

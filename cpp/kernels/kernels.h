@@ -60,7 +60,7 @@ struct AqlmTask {
   int64_t act_stride;    // bytes from one token to the next
   const uint8_t* codes;  // of the first row's block (quant/aqlm_slabs.h)
   int64_t slab_bytes;    // from one slab to the next
-  const int16_t* books;  // the codebooks as integers
+  const int16_t* books;  // the codebooks as integers (quant/aqlm_slabs.h)
   int n_codebooks;
   int group;
   int n_tokens;

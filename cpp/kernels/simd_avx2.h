@@ -211,7 +211,7 @@ inline Vi negative_where(SignBits bits, Vi bytes, Vi negative) {
   return _mm256_blendv_epi8(bytes, negative, spread_bits(bits));
 }
 // Unsigned bytes times signed ones, added in pairs: words, which products of bytes up to 127 do not fill.
-inline Vi dot_bytes(Vi a, Vi b) { return _mm256_maddubs_epi16(a, b); }
+inline Vi dot_byte_pairs(Vi a, Vi b) { return _mm256_maddubs_epi16(a, b); }
 // Factors of 16 weights each, signed bytes, as words: those of vector p.
 class FactorLanes {
  public:

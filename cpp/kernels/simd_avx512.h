@@ -202,7 +202,7 @@ using SignBits = uint64_t;
 inline Vi negative_bytes(Vi v) { return _mm512_sub_epi8(_mm512_setzero_si512(), v); }
 inline Vi negative_where(SignBits bits, Vi bytes, Vi negative) { return _mm512_mask_blend_epi8(bits, bytes, negative); }
 // Unsigned bytes times signed ones, added in pairs: words, which products of bytes up to 127 do not fill.
-inline Vi dot_bytes(Vi a, Vi b) { return _mm512_maddubs_epi16(a, b); }
+inline Vi dot_byte_pairs(Vi a, Vi b) { return _mm512_maddubs_epi16(a, b); }
 // Factors of 16 weights each, signed bytes, as words: those of vector p.
 class FactorLanes {
  public:

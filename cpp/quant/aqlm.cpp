@@ -26,10 +26,13 @@ void decode_row(float* out, const AqlmMatrix& matrix, const uint8_t* codes) {
   }
 }
 
+// Its length; NaN where a number is.
 float longest_vector(const AqlmMatrix& matrix) {
   float longest = 0;
-  for (const float* v = matrix.codebooks; v < matrix.codebooks + matrix.n_values; v += matrix.group)
-    longest = std::max(longest, std::inner_product(v, v + matrix.group, v, 0.0f));
+  for (const float* v = matrix.codebooks; v < matrix.codebooks + matrix.n_values; v += matrix.group) {
+    const float squares = std::inner_product(v, v + matrix.group, v, 0.0f);
+    if (!(squares <= longest) && !std::isnan(longest)) longest = squares;
+  }
   return std::sqrt(longest);
 }
 
@@ -75,12 +78,16 @@ void pack_aqlm_slabs(uint8_t* slabs, const AqlmMatrix& matrix, int64_t begin, in
 }
 
 float round_codebooks(int16_t* out, const AqlmMatrix& matrix) {
-  const float step = longest_vector(matrix) / kAqlmNorm, inverse = step > 1e-30f ? 1 / step : 0.0f;
+  const float step = longest_vector(matrix) / kAqlmNorm;
+  if (!std::isfinite(step) || step < 1e-30f) {
+    std::fill_n(out, matrix.n_values, int16_t{0});
+    return step;
+  }
   for (int64_t first = 0; first < int64_t{matrix.n_codebooks} << 8; first += kAqlmBookBlock)
     for (int j = 0; j < matrix.group; j += 2)
       for (int64_t v = first; v < first + kAqlmBookBlock; ++v)
         for (int pair = 0; pair < 2; ++pair)
-          *out++ = static_cast<int16_t>(std::nearbyint(matrix.codebooks[v * matrix.group + j + pair] * inverse));
+          *out++ = static_cast<int16_t>(std::nearbyint(matrix.codebooks[v * matrix.group + j + pair] / step));
   return step;
 }
 

@@ -36,14 +36,15 @@ struct AqlmMatrix {
 // Throws where a size does not fit the others.
 void check_aqlm(const AqlmMatrix& matrix);
 
-// Whether products are looked up in tables rather than weights decoded. The shape alone decides: from a block
-// of rows on (quant/aqlm_slabs.h) tables are made and looked up in less time than it takes to decode.
+// Whether products are looked up in tables rather than weights decoded. The shape alone decides: from a block of rows
+// on (quant/aqlm_slabs.h) tables are made and looked up in less time than it takes to decode.
 bool multiplied_by_table(const AqlmMatrix& matrix);
 
 int64_t aqlm_slabs(const AqlmMatrix& matrix);
 // The codes of rows [begin, end) to their places in slabs (quant/aqlm_slabs.h) that are all zero.
 void pack_aqlm_slabs(uint8_t* slabs, const AqlmMatrix& matrix, int64_t begin, int64_t end);
-// Codebooks of 8 bits as integers (quant/aqlm_slabs.h). Returns what one is worth.
+// Codebooks of 8 bits as integers (quant/aqlm_slabs.h). Returns what one is worth: not finite where a
+// number of theirs is not, and then all are zero.
 float round_codebooks(int16_t* out, const AqlmMatrix& matrix);
 
 // The k weights of a row, without its scale.

@@ -152,6 +152,30 @@ TEST_CASE("aqlm: the largest sums that there can be fit") {
   }
 }
 
+TEST_CASE("aqlm: what is no number stays none, in its own token") {
+  const int n = 64, k = 128;
+  for (const float bad : {std::nanf(""), HUGE_VALF}) {
+    Codes c(n, k, 8, 2);
+    c.pack();
+    auto x = normal_floats(3 * k, 5);
+    x[k + 70] = bad;
+    Codes broken(n, k, 8, 2);
+    broken.codebooks[1000] = bad;
+    broken.pack();
+    for (const TestedTable& table : tested_tables()) {
+      CAPTURE(table.name);
+      const auto out = look_up(table.kernels, c, x, 0, 3, 0, n / 16);
+      const auto looked_up = look_up(table.kernels, broken, x, 0, 1, 0, n / 16);
+      for (int r = 0; r < n; ++r) {
+        CHECK(std::isfinite(out[static_cast<size_t>(r)]));
+        CHECK(std::isnan(out[static_cast<size_t>(n + 3 + r)]));
+        CHECK(std::isfinite(out[static_cast<size_t>(2 * (n + 3) + r)]));
+        CHECK(std::isnan(broken.step * looked_up[static_cast<size_t>(r)]));
+      }
+    }
+  }
+}
+
 TEST_CASE("aqlm: a looked-up number depends on its own row and token only") {
   const int n = 592, k = 200, strips = n / 16;
   Codes c(n, k, 8, 2);

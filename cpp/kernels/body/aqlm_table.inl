@@ -85,12 +85,13 @@ class SlabTables {
   }
 
  private:
+  // Activations that are not finite make the unit NaN or infinite, and so all sums.
   void round_activations(const float* x, int n_groups) {
     float largest = 0;
     for (int g = 0; g < n_groups; ++g) {
       float squares = 0;
       for (int i = g * task_.group; i < (g + 1) * task_.group; ++i) squares += x[i] * x[i];
-      largest = squares > largest ? squares : largest;
+      if (!(squares <= largest) && !std::isnan(largest)) largest = squares;
     }
     const float norm = std::sqrt(largest);
     unit_ = norm * (65536 / kAqlmNorm);

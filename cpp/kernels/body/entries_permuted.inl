@@ -125,8 +125,7 @@ class Magnitudes {
     }
   }
 
-  Vi words_[2];  // the lower and the upper bytes; of entries of eight: by eights of them, the even ones and the odd
-                 // ones
+  Vi words_[2];  // of entries of eight: those of every other eight; of entries of four: their lower, their upper bytes
 };
 
 // Seven sign bits with the eighth that makes their number even.

@@ -56,7 +56,7 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
         OCTAVO_UNROLL
         for (int t = 0; t < kTokens; ++t) {
           const Vi a = negative_where(negative, plus[t][p], minus[t][p]);
-          sum[t] = dot_pairs(sum[t], dot_bytes(weights, a), scales);
+          sum[t] = dot_pairs(sum[t], dot_byte_pairs(weights, a), scales);
         }
       }
       OCTAVO_UNROLL
