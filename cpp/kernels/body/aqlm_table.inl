@@ -85,15 +85,16 @@ class SlabTables {
   }
 
  private:
-  // Activations that are not finite make the unit NaN or infinite, and so all sums.
+  // Activations that are not finite make the unit NaN, and so all sums.
   void round_activations(const float* x, int n_groups) {
-    float largest = 0;
+    float largest = 0, total = 0;
     for (int g = 0; g < n_groups; ++g) {
       float squares = 0;
       for (int i = g * task_.group; i < (g + 1) * task_.group; ++i) squares += x[i] * x[i];
-      if (!(squares <= largest) && !std::isnan(largest)) largest = squares;
+      largest = squares > largest ? squares : largest;
+      total += squares;
     }
-    const float norm = std::sqrt(largest);
+    const float norm = std::sqrt(largest + 0 * total);
     unit_ = norm * (65536 / kAqlmNorm);
     const Vf inverse = set1(norm > 1e-18f ? kAqlmNorm / norm : 0.0f);
     constexpr int kStep = kLanes < 8 ? kLanes : 8;
