@@ -149,25 +149,25 @@ void soften(float (&scores)[kRows][kKvTile], float (&shrink)[kFewLanes], Softmax
 // out[r] = out[r] * shrink[r] + the weighed values of keys [first, n), in kCols vectors from `dim`.
 template <class Kv, int kRows, int kCols>
 void weigh_columns(float* const* out, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
-                   int n, int dim, int head_dim, const uint8_t* next) {
+                   int n, int dim, int head_dim, const Ahead& ahead) {
   Vf acc[kRows][kCols];
   for (int r = 0; r < kRows; ++r)
     for (int c = 0; c < kCols; ++c) acc[r][c] = mul(load_at(out[r], dim + c * kLanes, head_dim), set1(shrink[r]));
-  Kv::template weigh<kRows, kCols>(acc, values, p, first, n, dim, head_dim, next);
+  Kv::template weigh<kRows, kCols>(acc, values, p, first, n, dim, head_dim, ahead);
   for (int r = 0; r < kRows; ++r)
     for (int c = 0; c < kCols; ++c) store_at(out[r], acc[r][c], dim + c * kLanes, head_dim);
 }
 
 template <class Kv, int kRows>
 void weigh_rows(float* const* out, const uint8_t* values, const float (*p)[kKvTile], const float* shrink, int first,
-                int n, int head_dim, const uint8_t* next) {
+                int n, int head_dim, const Ahead& ahead) {
   constexpr int kFit = kLanes / kRows;  // vectors whose sums fit the registers together
   constexpr int kCols = kFit > 4 ? 4 : kFit > 1 ? kFit : 1;
   int dim = 0;
   for (; dim + kCols * kLanes <= head_dim; dim += kCols * kLanes)
-    weigh_columns<Kv, kRows, kCols>(out, values, p, shrink, first, n, dim, head_dim, next);
+    weigh_columns<Kv, kRows, kCols>(out, values, p, shrink, first, n, dim, head_dim, ahead);
   for (; dim < head_dim; dim += kLanes)
-    weigh_columns<Kv, kRows, 1>(out, values, p, shrink, first, n, dim, head_dim, next);
+    weigh_columns<Kv, kRows, 1>(out, values, p, shrink, first, n, dim, head_dim, ahead);
 }
 
 template <class Kv, int kRows>
@@ -187,7 +187,8 @@ void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const 
                const uint8_t* next) {
   alignas(64) float scores[kRows][kKvTile];
   float shrink[kFewLanes];
-  Kv::template score<kRows>(scores, tile, rows.q + first, task.head_dim, next);
+  const int64_t bytes = int64_t{kKvTile} * task.head_dim * Kv::kBytes;  // of the keys, which the values follow
+  Kv::template score<kRows>(scores, tile, rows.q + first, task.head_dim, Ahead{tile + bytes, next});
   const Sight<kRows> sight = look<Kv, kRows>(rows, first, task, first_key);
   const bool all = sight.begin[kRows - 1] == 0 && sight.end[0] == kKvTile;
   if (all && task.bias == nullptr && task.soft_cap == 0)
@@ -195,15 +196,15 @@ void tile_rows(QueryRows<Kv>& rows, int first, const AttentionTask& task, const 
   else
     soften<Kv, kRows>(scores, shrink, rows.chunk, first,
                       [&](Vf s, int r, int key) { return finish_score(s, task, sight, r, key); });
-  const int64_t bytes = int64_t{kKvTile} * task.head_dim * Kv::kBytes;
   float* const* out = rows.chunk.out + first;
+  const Ahead ahead{next, next + bytes};
   // Ends ascend with the rows. Values after a row's own end, which may be infinite, are not even multiplied by zero.
   const int together = sight.end[0] == sight.end[kRows - 1] ? sight.end[0] : sight.end[0] & ~1;
-  weigh_rows<Kv, kRows>(out, tile + bytes, scores, shrink, 0, together, task.head_dim, next + bytes);
+  weigh_rows<Kv, kRows>(out, tile + bytes, scores, shrink, 0, together, task.head_dim, ahead);
   const float keep = 1;
   for (int r = 0; r < kRows; ++r)
     if (sight.end[r] > together)
-      weigh_rows<Kv, 1>(out + r, tile + bytes, scores + r, &keep, together, sight.end[r], task.head_dim, next + bytes);
+      weigh_rows<Kv, 1>(out + r, tile + bytes, scores + r, &keep, together, sight.end[r], task.head_dim, ahead);
 }
 
 inline bool sees(const AttentionTask& task, int position, int first_key) {

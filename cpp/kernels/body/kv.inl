@@ -14,6 +14,17 @@
 namespace octavo {
 namespace {
 
+// What is read after a tile's keys, or after its values: what comes next, and what comes after that. Every line is
+// fetched twice, since a core drops the prefetches that it has no room for.
+struct Ahead {
+  const uint8_t *next, *later;
+
+  void fetch(int64_t offset) const {
+    __builtin_prefetch(next + offset);
+    __builtin_prefetch(later + offset);
+  }
+};
+
 // kLanes keys at a time: dot(acc, key) adds to the scores of keys key..key+kLanes.
 template <int kRows, class Dot>
 void score_by_lanes(float (*scores)[kKvTile], Dot dot) {
@@ -37,12 +48,12 @@ struct Bf16Kv : FloatQueries {
 
   template <int kRows>
   static void score(float (*scores)[kKvTile], const uint8_t* tile, const Query* const* q, int head_dim,
-                    const uint8_t* next) {
+                    const Ahead& ahead) {
     score_by_lanes<kRows>(scores, [&](Vf(&acc)[kRows], int key) {
       const auto* k = reinterpret_cast<const uint16_t*>(tile) + key * 2;
       for (int d = 0; d < head_dim; d += 2) {
         Vf even, odd;
-        __builtin_prefetch(next + key * 4 + d * kKvTile * 2);
+        ahead.fetch(key * 4 + d * kKvTile * 2);
         load_bf16_pairs(k + d * kKvTile, even, odd);
         for (int r = 0; r < kRows; ++r) acc[r] = fma(even, set1(q[r][d]), acc[r]);
         for (int r = 0; r < kRows; ++r) acc[r] = fma(odd, set1(q[r][d + 1]), acc[r]);
@@ -52,12 +63,12 @@ struct Bf16Kv : FloatQueries {
 
   template <int kRows, int kCols>
   static void weigh(Vf (&acc)[kRows][kCols], const uint8_t* values, const float (*p)[kKvTile], int first, int n,
-                    int dim, int head_dim, const uint8_t* next) {
+                    int dim, int head_dim, const Ahead& ahead) {
     const auto* v = reinterpret_cast<const uint16_t*>(values) + dim * 2;
     for (int key = first; key < n; key += 2)
       for (int c = 0; c < kCols; ++c) {
         Vf even, odd;
-        __builtin_prefetch(next + (int64_t{key} * head_dim + (dim + c * kLanes) * 2) * 2);
+        ahead.fetch((int64_t{key} * head_dim + (dim + c * kLanes) * 2) * 2);
         load_pairs_part(v + int64_t{key} * head_dim + c * kLanes * 2, head_dim - dim - c * kLanes, even, odd);
         for (int r = 0; r < kRows; ++r) acc[r][c] = fma(even, set1(p[r][key]), acc[r][c]);
         if (key + 1 == n) continue;  // the pair's second token does not exist yet and may hold anything
@@ -119,11 +130,11 @@ struct F32Kv : FloatQueries {
 
   template <int kRows>
   static void score(float (*scores)[kKvTile], const uint8_t* tile, const Query* const* q, int head_dim,
-                    const uint8_t* next) {
+                    const Ahead& ahead) {
     score_by_lanes<kRows>(scores, [&](Vf(&acc)[kRows], int key) {
       const auto* k = reinterpret_cast<const float*>(tile) + key;
       for (int d = 0; d < head_dim; ++d) {
-        __builtin_prefetch(next + (d * kKvTile + key) * 4);
+        ahead.fetch((d * kKvTile + key) * 4);
         const Vf keys = load(k + d * kKvTile);
         for (int r = 0; r < kRows; ++r) acc[r] = fma(keys, set1(q[r][d]), acc[r]);
       }
@@ -132,11 +143,11 @@ struct F32Kv : FloatQueries {
 
   template <int kRows, int kCols>
   static void weigh(Vf (&acc)[kRows][kCols], const uint8_t* values, const float (*p)[kKvTile], int first, int n,
-                    int dim, int head_dim, const uint8_t* next) {
+                    int dim, int head_dim, const Ahead& ahead) {
     const auto* v = reinterpret_cast<const float*>(values);
     for (int key = first; key < n; ++key)
       for (int c = 0; c < kCols; ++c) {
-        __builtin_prefetch(next + (int64_t{key} * head_dim + dim + c * kLanes) * 4);
+        ahead.fetch((int64_t{key} * head_dim + dim + c * kLanes) * 4);
         const Vf row = load_at(v + int64_t{key} * head_dim, dim + c * kLanes, head_dim);
         for (int r = 0; r < kRows; ++r) acc[r][c] = fma(row, set1(p[r][key]), acc[r][c]);
       }

@@ -19,7 +19,7 @@ struct Bf16DotKv : Bf16Kv {
 
   template <int kRows>
   static void score(float (*scores)[kKvTile], const uint8_t* tile, const Query* const* q, int head_dim,
-                    const uint8_t* next) {
+                    const Ahead& ahead) {
     constexpr int kVectors = kKvTile / kLanes;
     const auto* k = reinterpret_cast<const uint16_t*>(tile);
     Vf acc[kRows][kVectors];
@@ -27,7 +27,7 @@ struct Bf16DotKv : Bf16Kv {
       for (Vf& v : row) v = zero();
     for (int d = 0; d < head_dim; d += 2)
       for (int i = 0; i < kVectors; ++i) {
-        __builtin_prefetch(next + (d * kKvTile + i * kLanes * 2) * 2);
+        ahead.fetch((d * kKvTile + i * kLanes * 2) * 2);
         for (int r = 0; r < kRows; ++r)
           acc[r][i] = dot_bf16(acc[r][i], load_bytes(k + d * kKvTile + i * kLanes * 2), q[r] + d);
       }
@@ -41,7 +41,7 @@ struct Bf16DotKv : Bf16Kv {
 
   template <int kRows, int kCols>
   static void weigh(Vf (&acc)[kRows][kCols], const uint8_t* values, const float (*p)[kKvTile], int first, int n,
-                    int dim, int head_dim, const uint8_t* next) {
+                    int dim, int head_dim, const Ahead& ahead) {
     const auto* v = reinterpret_cast<const uint16_t*>(values) + dim * 2;
     const auto add_pair = [&](int c, const uint16_t* pairs, int key) {
       for (int r = 0; r < kRows; ++r)
@@ -51,7 +51,7 @@ struct Bf16DotKv : Bf16Kv {
     if (head_dim - dim >= kCols * kLanes)
       for (; key + 2 <= n; key += 2)
         for (int c = 0; c < kCols; ++c) {
-          __builtin_prefetch(next + (int64_t{key} * head_dim + (dim + c * kLanes) * 2) * 2);
+          ahead.fetch((int64_t{key} * head_dim + (dim + c * kLanes) * 2) * 2);
           add_pair(c, v + int64_t{key} * head_dim + c * kLanes * 2, key);
         }
     // Columns that are not there; or the pair's second token, which does not exist yet and may hold anything.
