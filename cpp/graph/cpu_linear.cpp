@@ -180,7 +180,7 @@ void residual_chunk(const Step& step, const OpCall& call, const ActTargets& in, 
   for (int token = chunk.tokens.begin; token < chunk.tokens.end; token += chunk.token_tile()) {
     const int n = std::min(chunk.token_tile(), chunk.tokens.end - token);
     fetch_for_writing(step, chunk.part->out, ActFormat::kF32, token, n, chunk);
-    multiply(tile, width, rows_from(in, chunk, token), step, chunk, n);
+    multiply(tile, width, rows_from(step, in, chunk, token), step, chunk, n);
     for (int t = 0; t < n; ++t)
       step.kernels->add(step.row<float>(chunk.part->out, token + t) + first,
                         step.floats(call.second, token + t) + first, tile + t * width, valid);
@@ -198,8 +198,8 @@ void activated_chunk(const Step& step, const OpCall& call, const ActTargets& in,
     for (size_t format = 0; format < kActFormatCount; ++format)
       if (emits(call.out, ActFormat(format)))
         fetch_for_writing(step, call.out[format], ActFormat(format), token, n, gate);
-    multiply(gates, width, rows_from(in, gate, token), step, gate, n);
-    if (up != nullptr) multiply(ups, width, rows_from(in, *up, token), step, *up, n);
+    multiply(gates, width, rows_from(step, in, gate, token), step, gate, n);
+    if (up != nullptr) multiply(ups, width, rows_from(step, in, *up, token), step, *up, n);
     if (up != nullptr)
       step.kernels->activate_mul[f](gates, gates, ups, n * width);
     else
@@ -213,13 +213,18 @@ struct Cut {
   int strips;
   int n_threads;
   int token_parts;
+  bool halves = false;  // threads look up halves of the slabs before; chunks only add them
+
+  int strips_of(const Step& step, const LinearPart& part) const {
+    return halves ? strips : chunk_strips(step, part, strips, n_threads);
+  }
 };
 
 // Of the rows, for each part of the tokens.
 int count_chunks(const Step& step, const OpCall& call, const Cut& cut) {
   if (call.epilogue == Epilogue::kGate) return chunks_of(call.parts[0], cut.strips);
   int n = 0;
-  for (const LinearPart& part : call.parts) n += chunks_of(part, chunk_strips(step, part, cut.strips, cut.n_threads));
+  for (const LinearPart& part : call.parts) n += chunks_of(part, cut.strips_of(step, part));
   return n;
 }
 
@@ -227,18 +232,20 @@ int count_chunks(const Step& step, const OpCall& call, const Cut& cut) {
 bool is_uneven(int n_chunks, int n_threads) { return n_chunks % n_threads != 0 && n_chunks < kFewChunks * n_threads; }
 
 // Threads share many tokens rather than the rows: what a thread writes is what it reads next, and tables are made once.
+// Of few tokens they share what rows are summed over, for the tables' sake too.
 // Weights that are unpacked first are shared by rows all the same, and so are those of several ranks and those that are
 // screened, which write next to nothing.
 Cut cut_of(const Step& step, const OpCall& call, const Worker& worker) {
   const int n_tokens = step.n_rows, n_threads = worker.n_threads;
   Cut cut{chunk_strips(activates(call) ? &call.out : nullptr, n_tokens), n_threads, 1};
-  const bool tables =
-      std::all_of(call.parts.begin(), call.parts.end(), [](const LinearPart& part) { return part.weight->by_table; });
+  const bool tables = all_by_table(call.parts);
   const bool any_panel = std::any_of(call.parts.begin(), call.parts.end(),
                                      [&](const LinearPart& part) { return makes_panels(part, n_tokens); });
   const bool by_rows = any_panel || worker.n_ranks > 1 || call.epilogue == Epilogue::kScreen;
   if (tables && n_tokens >= kTokensToShare * n_threads)
     cut = {cut.strips, 1, std::min(4 * n_threads, n_tokens / kTokensToShare)};
+  else if (call.parts[0].sums.offset >= 0 && n_tokens <= kTokensToHalve && worker.n_ranks == 1)
+    return {kMaxChunkStrips, n_threads, 1, true};
   else if (!by_rows && are_many(n_tokens, n_threads))
     cut.token_parts = n_threads;
   else if (!activates(call) && is_uneven(count_chunks(step, call, cut), n_threads))
@@ -252,7 +259,7 @@ Chunk find_chunk(const Step& step, const OpCall& call, int c, const Cut& cut, co
                  const TokenRange& tokens, uint8_t* panel) {
   for (int rank = 0;; ++rank)
     for (const LinearPart& part : call.parts) {
-      const int own = chunk_strips(step, part, cut.strips, cut.n_threads);
+      const int own = cut.strips_of(step, part);
       const RankShare share(chunks_of(part, own), worker, rank);
       if (c < share.n) return open_chunk(step, part, (share.first + c) * own, own, tokens, panel);
       c -= share.n;
@@ -290,8 +297,8 @@ int64_t panel_bytes(const LinearPart& part) {
   const Weight& weight = *part.weight;
   int64_t bytes = 0;
   switch (source_of(part, std::numeric_limits<int>::max())) {
-    case Source::kStored:
-    case Source::kTables: break;
+    case Source::kStored: break;
+    case Source::kTables: bytes = kTileFloats * 4; break;
     case Source::kNative: bytes = (kMaxChunkStrips * kStrip + 1) * weight.k * 4; break;
     case Source::kInFile: bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file); break;
     case Source::kCodes: bytes = kMaxChunkStrips * part.strip_bytes + decoding_scratch(weight); break;
@@ -308,7 +315,10 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
   chunk.unpacked = source == Source::kUnpacked;
   switch (source) {
     case Source::kStored: chunk.weights = part.weight->data + first * part.strip_bytes; break;
-    case Source::kTables: chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * kAqlmTerms; break;
+    case Source::kTables:
+      chunk.weights = part.weight->aqlm->codes + int64_t{first} * kStrip * kAqlmTerms;
+      chunk.second = reinterpret_cast<float*>(panel);
+      break;
     case Source::kNative: chunk.weights = make_panel(panel, *part.weight, first, chunk.strips); break;
     case Source::kInFile: chunk.weights = pack_panel(panel, part, first, chunk.strips); break;
     case Source::kCodes: chunk.weights = decode_chunk(panel, *step.kernels, chunk); break;
@@ -317,7 +327,9 @@ Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips
   return chunk;
 }
 
-ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token) {
+ActRows rows_from(const Step& step, const ActTargets& in, const Chunk& chunk, int token) {
+  const Rows& sums = chunk.part->sums;
+  if (chunk.adds_halves()) return {step.row<uint8_t>(sums, token), sums.stride};
   const ActTarget& act = in[static_cast<size_t>(chunk.part->kernel.act)];
   return {act.first + token * act.stride, act.stride};
 }
@@ -332,7 +344,7 @@ void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& st
 // A refined token has two rows, side by side: its quants and those of what they left over.
 void multiply_part(float* out, int64_t out_stride, const ActTargets& in, int token, const Step& step,
                    const Chunk& chunk, int n, float* tile) {
-  const ActRows act = rows_from(in, chunk, token);
+  const ActRows act = rows_from(step, in, chunk, token);
   if (!chunk.part->refined) return multiply(out, out_stride, act, step, chunk, n);
   const int width = chunk.width();
   run_kernel(tile, width, {act.first, act.stride / 2}, step, chunk, 2 * n, nullptr);
@@ -362,10 +374,12 @@ void linear(const Step& step, const OpCall& call, const Worker& worker) {
   const bool gated = call.epilogue == Epilogue::kGate;
   const Cut cut = cut_of(step, call, worker);
   uint8_t* scratch = step.thread_scratch(worker);
-  uint8_t *panel = scratch, *second_panel = scratch + panel_bytes(call);
+  uint8_t* panel = cut.halves ? nullptr : scratch;
+  uint8_t* second_panel = cut.halves ? nullptr : scratch + panel_bytes(call);
   auto* tiles = reinterpret_cast<float*>(scratch + 2 * panel_bytes(call));
   uint8_t* own = scratch + 2 * panel_bytes(call) + 2 * kTileFloats * 4;
   const ActTargets in = input_rows(step, call, worker, own);
+  if (cut.halves) look_up_halves(step, call, in, worker);
   const int n_chunks = count_chunks(step, call, cut);
   Upcoming* upcoming = are_many(step.n_rows, worker.n_threads) ? step.upcoming_of(worker) : nullptr;
   ChunkFeed feed(step.counters_of(call), worker, n_chunks * cut.token_parts);

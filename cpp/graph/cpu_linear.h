@@ -33,9 +33,11 @@ struct Chunk {
   const uint8_t* weights;        // null: aqlm_dot reads the codes
   bool unpacked = false;         // weights: a panel of LinearKernel::unpack
   Upcoming* upcoming = nullptr;  // what is fetched along the way, or null
+  float* second = nullptr;       // kTileFloats, for what tables give for the second half; null: part->sums has both
 
   int first() const { return first_strip * kStrip; }
   int width() const { return strips * kStrip; }
+  bool adds_halves() const { return part->weight->by_table && second == nullptr; }
   int valid() const { return std::min(width(), static_cast<int>(part->weight->n) - first()); }
   // How many tokens are multiplied at once, so that their outputs fit into kTileFloats.
   int token_tile() const { return std::clamp(static_cast<int>(kTileFloats / width()), 1, kTokenTile); }
@@ -70,15 +72,15 @@ int chunks_of(const LinearPart& part, int strips);
 
 // Bytes of `panel` that open_chunk needs for this part.
 int64_t panel_bytes(const LinearPart& part);
-// The chunk of at most `strips` strips from strip `first` on.
+// The chunk of at most `strips` strips from strip `first` on. panel: null where tables have been looked up before.
 Chunk open_chunk(const Step& step, const LinearPart& part, int first, int strips, const TokenRange& tokens,
                  uint8_t* panel);
 
 // out[i] = activation row i times the chunk's weights, plus its bias.
 void multiply(float* out, int64_t out_stride, const ActRows& act, const Step& step, const Chunk& chunk, int n);
 
-// The rows that a chunk multiplies, from a token on.
-ActRows rows_from(const ActTargets& in, const Chunk& chunk, int token);
+// The rows that a chunk multiplies, or that hold its halves' sums, from a token on.
+ActRows rows_from(const Step& step, const ActTargets& in, const Chunk& chunk, int token);
 // The same for n tokens of a part that may be refined. tile: (2 * n, chunk.width()).
 void multiply_part(float* out, int64_t out_stride, const ActTargets& in, int token, const Step& step,
                    const Chunk& chunk, int n, float* tile);

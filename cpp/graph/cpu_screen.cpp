@@ -120,7 +120,7 @@ void screen_chunk(const Step& step, const OpCall& call, const ActTargets& in, co
   for (int token = chunk.tokens.begin; token < chunk.tokens.end; token += kScreenedTokens) {
     const int n = std::min(kScreenedTokens, chunk.tokens.end - token);
     const Bounds bounds = bounds_of(step, call, token);
-    multiply(tile, width, rows_from(in, chunk, token), step, chunk, n);
+    multiply(tile, width, rows_from(step, in, chunk, token), step, chunk, n);
     step.kernels->screen({.upper = bounds.upper + chunk.first_strip,
                           .lower = bounds.lower + chunk.first_strip,
                           .factors = bounds.factors,

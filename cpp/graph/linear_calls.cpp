@@ -1,7 +1,9 @@
 #include "graph/linear_calls.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "graph/cpu_aqlm.h"
 #include "graph/cpu_ops.h"
 #include "quant/planes.h"
 
@@ -29,6 +31,15 @@ LinearPart make_part(const Weight& weight, const float* bias, const Rows& out, c
   part.kernel = kernel_of(weight, kernels, part.native);
   if (!part.native) part.strip_bytes = plane_layout(weight.format, weight.k).bytes;
   return part;
+}
+
+void place_sums(std::vector<LinearPart>& parts, int max_rows, ArenaPlanner& arena) {
+  if (!cpu::all_by_table(parts)) return;
+  for (LinearPart& part : parts) {
+    part.sums.stride = 2 * 4 * n_strips(part.weight->n) * kStrip;
+    part.sums.offset = arena.take(part.sums.stride * std::min(max_rows, cpu::kTokensToHalve));
+  }
+  for (const LinearPart& part : parts) arena.release(part.sums.offset);
 }
 
 std::array<OpCall, 3> screen_calls(const OpCall& all, const Screen& screen, const KernelTable& kernels) {

@@ -275,6 +275,7 @@ class Planner {
           call.parts.emplace_back(part_of(op.parts[p], activates ? Rows{} : rows_of(fused.out[p])[kF32]));
       part.refined = wants_refined(fused, p);
     }
+    place_sums(call.parts, plan_.max_rows, arena_);
     need_scratch(cpu::linear_scratch(call));
     if (const Screen* screen = screen_of(fused)) add_screen(call.index, *screen);
     if (fused.residual && rows_of(fused.out[0])[kF32].offset == rows_of(*fused.residual)[kF32].offset)

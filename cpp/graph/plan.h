@@ -41,6 +41,7 @@ struct LinearPart {
   int64_t strip_bytes;
   Rows out;              // where this part's rows go (kF32)
   bool refined = false;  // multiplies what quantisation left over too
+  Rows sums{};           // (2, n padded to whole strips): the halves of what few tokens look up in tables
 };
 
 // kActivate: f(product); kGate: f(first product) * second product; kScreen: the bounds of graph/screen.h.

@@ -51,7 +51,8 @@ struct LinearKernel {
   void (*run_unpacked)(const LinearTask&) = nullptr;
 };
 
-// A linear of AQLM codes of 8 bits, as LinearTask but for the scales of rows, which are left out.
+// A linear of AQLM codes of 8 bits, as LinearTask but for the scales of rows, which are left out. A plan runs it over
+// either half of the slabs (quant/aqlm_slabs.h).
 inline constexpr int kAqlmMaxRows = 48 * 256;  // in one task
 struct AqlmTask {
   float* out;            // (n_tokens, 16 * n_strips)

@@ -4,7 +4,8 @@
 //   [slab][row / kAqlmRows][kAqlmTerms][aqlm_slot(row % kAqlmRows)]     term: group of the slab * n_codebooks +
 //   codebook
 //
-// A group takes n_codebooks terms, and a slab as many whole groups as it holds; what is left over is zero.
+// A group takes n_codebooks terms, and a slab as many whole groups as it holds; what is left over is zero. A product is
+// the sum of two, over the first half of its row's slabs and over the second.
 #pragma once
 
 #include <cstdint>

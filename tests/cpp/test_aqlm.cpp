@@ -5,17 +5,20 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <deque>
 #include <numeric>
 #include <random>
 #include <vector>
 
 #include "base/check.h"
 #include "base/dtype.h"
+#include "graph/graph.h"
 #include "graph/weights.h"
 #include "kernel_tables.h"
 #include "quant/aqlm.h"
 #include "quant/aqlm_slabs.h"
 #include "quant/planes.h"
+#include "run_graph.h"
 
 using namespace octavo;
 
@@ -192,6 +195,44 @@ TEST_CASE("aqlm: a looked-up number depends on its own row and token only") {
         CHECK(part[static_cast<size_t>(16 * count)] == -1.0f);
       }
   }
+}
+
+TEST_CASE("aqlm: rows do not depend on how many tokens, threads and ranks share the tables") {
+  constexpr int kWidth = 328, kInner = 600;
+  std::deque<Codes> codes;
+  WeightStore store(1);
+  const auto linear = [&](int n, int k) -> LinearOp::Part {
+    return {store.add_aqlm(codes.emplace_back(n, k, 8, 2).matrix, Format::kBF16, false), std::nullopt};
+  };
+  const std::vector<float> floats = normal_floats(70 * kWidth, 4);
+  const auto matrix = [&](int n) {
+    return SourceMatrix{"random",
+                        Format::kF32,
+                        n,
+                        kWidth,
+                        reinterpret_cast<const uint8_t*>(floats.data()),
+                        static_cast<size_t>(n) * kWidth * 4};
+  };
+  const NormOp rms{NormOp::Kind::kRms, store.add_vector(matrix(1)), std::nullopt, 1e-5f};
+  Graph graph(store);
+  ValueId x = graph.embed(store.add_embedding(matrix(70)));
+  const auto parts = graph.linear(graph.norm(x, rms), {linear(304, kWidth), linear(256, kWidth), linear(520, kWidth)});
+  for (const ValueId part : parts) x = graph.add(x, graph.linear(part, {linear(kWidth, graph.width(part))})[0]);
+  const auto gated = graph.linear(graph.norm(x, rms), {linear(kInner, kWidth), linear(kInner, kWidth)});
+  const ValueId inner = graph.mul(graph.activation(gated[0], Activation::kSilu), gated[1]);
+  graph.set_output(graph.add(x, graph.linear(inner, {linear(kWidth, kInner)})[0]));
+
+  std::vector<int32_t> ids(70);
+  std::iota(ids.begin(), ids.end(), 0);
+  const std::vector<float> all = test::run_graph(graph, ids, 1);
+  CHECK(std::all_of(all.begin(), all.end(), [](float value) { return std::isfinite(value); }));
+  for (const int n_tokens : {1, 2, 3, 31, 32, 33, 70})
+    for (const Crew crew : {Crew(1), Crew(2), Crew(3), Crew(5), Crew(3, 2)}) {
+      CAPTURE(n_tokens);
+      CAPTURE(crew.n_threads);
+      const auto rows = test::run_graph(graph, {ids.end() - n_tokens, ids.end()}, crew);
+      CHECK(same_bits(rows.data(), all.data() + all.size() - rows.size(), rows.size()));
+    }
 }
 
 TEST_CASE("aqlm: codes become the planes of their rows in bfloat16") {

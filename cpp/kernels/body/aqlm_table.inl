@@ -72,15 +72,14 @@ class SlabTables {
     __builtin_memset(tables_ + n_groups * n, 0, static_cast<size_t>(kAqlmTerms - n_groups * n) * sizeof(Table));
   }
 
-  // The sums of all rows times the unit to `out`, added unless they are the first.
-  // next: the codes of the next slab, or null.
-  void add(float* out, const uint8_t* codes, int n_rows, bool first, const uint8_t* next) const {
+  // Adds the sums of all rows times the unit to `out`. next: the codes of the next slab, or null.
+  void add(float* out, const uint8_t* codes, int n_rows, const uint8_t* next) const {
     for (; n_rows > 0; n_rows -= kAqlmRows, codes += kBlockBytes, out += kAqlmRows)
       if (next != nullptr) {
-        add_block<true>(tables_, out, codes, next, n_rows, unit_, first);
+        add_block<true>(tables_, out, codes, next, n_rows, unit_);
         next += ahead(kBlockBytes);
       } else {
-        add_block<false>(tables_, out, codes, next, n_rows, unit_, first);
+        add_block<false>(tables_, out, codes, next, n_rows, unit_);
       }
   }
 
@@ -145,6 +144,8 @@ void aqlm_table(const AqlmTask& task) {
   const int n_groups = task.k / task.group, slab_groups = kAqlmTerms / task.n_codebooks;
   const int64_t bytes = int64_t{(task.n_strips * 16 + kAqlmRows - 1) / kAqlmRows} * kBlockBytes;
   const uint8_t* codes = task.codes;
+  for (int t = 0; t < task.n_tokens; ++t)
+    __builtin_memset(task.out + t * task.out_stride, 0, sizeof(float) * static_cast<size_t>(task.n_strips) * 16);
   for (int group = 0; group < n_groups; group += slab_groups, codes += task.slab_bytes) {
     const int here = n_groups - group < slab_groups ? n_groups - group : slab_groups;
     const int64_t fetched = group == 0 ? 0 : ahead(bytes);
@@ -152,7 +153,7 @@ void aqlm_table(const AqlmTask& task) {
     for (int t = 0; t < task.n_tokens; ++t) {
       const auto* x = reinterpret_cast<const float*>(task.act + t * task.act_stride) + int64_t{group} * task.group;
       tables.make(x, here, t == 0 ? Fetch{codes + fetched, (bytes - fetched) / 64} : Fetch{});
-      tables.add(task.out + t * task.out_stride, codes, task.n_strips * 16, group == 0, t == 0 ? next : nullptr);
+      tables.add(task.out + t * task.out_stride, codes, task.n_strips * 16, t == 0 ? next : nullptr);
     }
   }
 }

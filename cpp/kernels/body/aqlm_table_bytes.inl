@@ -50,10 +50,10 @@ inline __m256i half(__m512i sums, int h) {
   return h == 0 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
 }
 
-// The sums of a block of kAqlmRows, or of the rows that are left of it.
+// Adds the sums of a block of kAqlmRows, or of the rows that are left of it.
 template <bool kFetch>
 void add_block(const Table (&tables)[kAqlmTerms], float* out, const uint8_t* codes, const uint8_t* next, int n_rows,
-               float unit, bool first) {
+               float unit) {
   __m512i sums[kAqlmRows / 64][2];
   OCTAVO_UNROLL
   for (auto& sum : sums) sum[0] = sum[1] = _mm512_setzero_si512();
@@ -71,7 +71,7 @@ void add_block(const Table (&tables)[kAqlmTerms], float* out, const uint8_t* cod
   for (int i = 0; i < kAqlmRows / 16; ++i)
     if (i * 16 < n_rows) {
       const Vf sum = to_float(_mm512_cvtepi16_epi32(half(sums[i / 4][i / 2 % 2], i % 2)));
-      store(out + i * 16, fma(sum, set1(unit), first ? zero() : load(out + i * 16)));
+      store(out + i * 16, fma(sum, set1(unit), load(out + i * 16)));
     }
 }
 

@@ -24,15 +24,15 @@ inline int32_t sum_of(const Table (&tables)[kAqlmTerms], const uint8_t* codes) {
   return sum;
 }
 
-// The sums of a block of kAqlmRows, or of the rows that are left of it.
+// Adds the sums of a block of kAqlmRows, or of the rows that are left of it.
 template <bool kFetch>
 void add_block(const Table (&tables)[kAqlmTerms], float* out, const uint8_t* codes, const uint8_t*, int n_rows,
-               float unit, bool first) {
+               float unit) {
   for (int strip = 0; strip < kAqlmRows && strip < n_rows; strip += 16, out += 16) {
     int32_t sums[16];
     for (int r = 0; r < 16; ++r) sums[r] = sum_of(tables, codes + aqlm_slot(strip + r));
     for (int i = 0; i < 16; i += kLanes)
-      store(out + i, fma(to_float(loadi(sums + i)), set1(unit), first ? zero() : load(out + i)));
+      store(out + i, fma(to_float(loadi(sums + i)), set1(unit), load(out + i)));
   }
 }
 
