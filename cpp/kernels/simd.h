@@ -45,7 +45,7 @@ inline Vf bf16_odd(const uint16_t* p) {
 }
 
 #ifndef OCTAVO_SIMD_AVX512
-// reduce(v[r]) for each vector.
+// reduce(v[r]) for each vector. out: a whole vector at least, though not all is written.
 template <int kRows>
 inline void reduce_add_each(float* out, const Vf (&v)[kRows]) {
   for (int r = 0; r < kRows; ++r) out[r] = reduce_add(v[r]);

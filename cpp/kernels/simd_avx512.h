@@ -89,6 +89,7 @@ inline float reduce_max(Vf v) {
 }
 
 // reduce(v[r]) for up to 8 vectors at once, by the same tree as for one: 256-bit halves, 128-bit halves, and so on.
+// out: 16 floats, so that whole vectors that are loaded from it need not wait for a partial one to reach the cache.
 template <int kRows, class Op>
 inline void reduce_each(float* out, const Vf (&v)[kRows], Op op) {
   const auto row = [&](int r) { return v[r < kRows ? r : kRows - 1]; };
@@ -106,7 +107,7 @@ inline void reduce_each(float* out, const Vf (&v)[kRows], Op op) {
   const Vf sums = op(pairs, _mm512_permute_ps(pairs, 0xb1));
   // Row r < 4 is at lane 4 r, row 4 + r at lane 4 r + 2.
   const Vi order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-  store_part(out, _mm512_permutexvar_ps(order, sums), kRows);
+  store(out, _mm512_permutexvar_ps(order, sums));
 }
 template <int kRows>
 inline void reduce_add_each(float* out, const Vf (&v)[kRows]) {

@@ -31,8 +31,7 @@ void add_block(const Table (&tables)[kAqlmTerms], float* out, const uint8_t* cod
   for (int strip = 0; strip < kAqlmRows && strip < n_rows; strip += 16, out += 16) {
     int32_t sums[16];
     for (int r = 0; r < 16; ++r) sums[r] = sum_of(tables, codes + aqlm_slot(strip + r));
-    for (int i = 0; i < 16; i += kLanes)
-      store(out + i, fma(to_float(loadi(sums + i)), set1(unit), load(out + i)));
+    for (int i = 0; i < 16; i += kLanes) store(out + i, fma(to_float(loadi(sums + i)), set1(unit), load(out + i)));
   }
 }
 

@@ -105,31 +105,40 @@ inline void quantize_groups(const Group (&groups)[kGroups], const Q8x32Layout& l
         quantize_values(reinterpret_cast<int8_t*>(groups[i].row) + groups[i].g * 32, groups[i].x, 32, set1(inverse[i]));
   reduce_add_each<kGroups>(sums, totals);  // integers below 2^12: exact
   for (int i = 0; i < kPadded; i += kLanes) store(s + i, mul(load(d + i), load(sums + i)));
-  for (int i = 0; i < kGroups; ++i) {
-    uint8_t* row = groups[i].row + groups[i].g * 4;
-    __builtin_memcpy(row + layout.d, d + i, 4);
-    __builtin_memcpy(row + layout.s, s + i, 4);
-    const auto sum = static_cast<int32_t>(sums[i]);
-    __builtin_memcpy(row + layout.sum, &sum, 4);
-  }
+  int32_t whole[kPadded];
+  for (int i = 0; i < kPadded; i += kLanes) storei(whole + i, round_to_int(load(sums + i)));
+  const auto put = [&](int first, auto count) {
+    constexpr size_t kBytes = 4 * decltype(count)::value;
+    uint8_t* row = groups[first].row + groups[first].g * 4;
+    __builtin_memcpy(row + layout.d, d + first, kBytes);
+    __builtin_memcpy(row + layout.s, s + first, kBytes);
+    __builtin_memcpy(row + layout.sum, whole + first, kBytes);
+  };
+  if (groups[0].row == groups[kGroups - 1].row) return put(0, Size<kGroups>());
+  for (int i = 0; i < kGroups; ++i) put(i, Size<1>());
 }
 
 // The groups of all rows, one row after the other.
 class GroupWalk {
  public:
-  explicit GroupWalk(const QuantizeTask& task) : task_(task), at_{task.rows, task.x, task.first / 32} {}
+  explicit GroupWalk(const QuantizeTask& task)
+      : at_{task.rows, task.x, task.first / 32},
+        first_(at_.g),
+        end_((task.first + task.n) / 32),
+        row_stride_(task.row_stride),
+        x_gap_(task.x_stride - task.n) {}
 
   Group take() {
     const Group group = at_;
     at_.x += 32;
-    if (++at_.g == (task_.first + task_.n) / 32)
-      at_ = {at_.row + task_.row_stride, at_.x - task_.n + task_.x_stride, task_.first / 32};
+    if (++at_.g == end_) at_ = {at_.row + row_stride_, at_.x + x_gap_, first_};
     return group;
   }
 
  private:
-  const QuantizeTask& task_;
   Group at_;
+  int first_, end_;
+  int64_t row_stride_, x_gap_;
 };
 
 void quantize_q8x32(const QuantizeTask& task) {
@@ -154,7 +163,7 @@ inline void quantize_super_group(uint8_t* row, const float* x, int g, const Q8x2
   const float amax = largest_magnitude(x, 256);
   const Vf inverse = quantize_factor(set1(amax));
   auto* q = reinterpret_cast<int8_t*>(row) + g * 256;
-  float sums[16];
+  float sums[24];  // whole vectors are stored
   for (int half = 0; half < 2; ++half) {
     Vf totals[8];
     OCTAVO_UNROLL

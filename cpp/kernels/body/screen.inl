@@ -10,7 +10,7 @@ namespace {
 
 // bounds: the upper ones of kStrips strips, then the lower ones.
 template <int kStrips>
-inline void screen_strips(float (&bounds)[2 * kStrips], const ScreenTask& task, const float* x, const float* factors,
+inline void screen_strips(float (&bounds)[16], const ScreenTask& task, const float* x, const float* factors,
                           int strip) {
   const Vf of_errors = set1(factors[0]), of_norms = set1(factors[1]), infinity = set1(__builtin_inff());
   Vf largest[2 * kStrips];
@@ -33,7 +33,7 @@ inline void screen_strips(float (&bounds)[2 * kStrips], const ScreenTask& task, 
 
 template <int kStrips>
 inline void screen_token(const ScreenTask& task, int token, int strip) {
-  float bounds[2 * kStrips];
+  float bounds[16];  // a whole vector is stored
   const int64_t row = token * task.row_stride;
   screen_strips<kStrips>(bounds, task, task.x + token * task.x_stride, task.factors + row, strip);
   for (int s = 0; s < kStrips; ++s) {
