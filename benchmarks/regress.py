@@ -18,7 +18,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -74,6 +74,12 @@ def slower_rows(sides: tuple[Side, Side], rounds: int, threshold: float, found: 
     return {row: seen for row, seen in again.items() if seen.is_slower(threshold)}
 
 
+def pattern_of(rows: Iterable[str]) -> str:
+    """Matches these rows alone, in POSIX syntax: the programs refuse a backslash before what needs none there."""
+    escaped = [re.sub(r"[][.^$*+?(){}|\\]", r"\\\g<0>", row) for row in rows]
+    return f"^({'|'.join(escaped)})$"
+
+
 def programs_side(revision: Revision, pattern: str | None) -> Side:
     """The C++ benchmarks of a revision."""
 
@@ -82,8 +88,8 @@ def programs_side(revision: Revision, pattern: str | None) -> Side:
         for program, default in SELECTION.items():
             wanted = pattern if pattern is not None else default
             if rows is not None:
-                own = [re.escape(row.removeprefix(f"{program}: ")) for row in rows if row.startswith(f"{program}: ")]
-                wanted = f"^({'|'.join(own)})$" if own else ""
+                own = [row.removeprefix(f"{program}: ") for row in rows if row.startswith(f"{program}: ")]
+                wanted = pattern_of(own) if own else ""
             if wanted and (revision.programs / program).exists():
                 times.update({f"{program}: {row}": time for row, time in _run(revision.programs / program, wanted)})
         return times

@@ -87,10 +87,11 @@ def test_rows_of_one_side_are_left_out_and_none_in_common_is_an_error() -> None:
 def revision(tmp_path: Path) -> Iterator[Revision]:
     """A revision with one program, which prints as Google Benchmark does and keeps what it was asked for."""
     program = tmp_path / "bench_gemm"
-    rows = [{"name": f"gemm/{i}.x", "real_time": 5.0, "time_unit": "ms"} for i in range(2)]
+    rows = [{"name": f"gemm/smollm2-135m/{i}.x", "real_time": 5.0, "time_unit": "ms"} for i in range(2)]
     program.write_text(
         f"#!{sys.executable}\nimport re, sys\n"
         f"pattern = sys.argv[1].removeprefix('--benchmark_filter=')\nrows = {rows!r}\n"
+        "if re.search(r'\\\\[a-z/-]', pattern): sys.exit('Could not compile benchmark re: Invalid escape')\n"
         "import json\nrows = [row for row in rows if re.search(pattern, row['name'])]\n"
         "print(json.dumps({'benchmarks': rows}) if rows else 'Failed to match any benchmarks')\n"
     )
@@ -100,8 +101,8 @@ def revision(tmp_path: Path) -> Iterator[Revision]:
 
 def test_programs_are_filtered_and_read_in_seconds(revision: Revision) -> None:
     side = regress.programs_side(revision, "gemm")
-    assert side(None) == {"bench_gemm: gemm/0.x": 0.005, "bench_gemm: gemm/1.x": 0.005}
-    assert side(frozenset({"bench_gemm: gemm/1.x"})) == {"bench_gemm: gemm/1.x": 0.005}
+    assert side(None) == {"bench_gemm: gemm/smollm2-135m/0.x": 0.005, "bench_gemm: gemm/smollm2-135m/1.x": 0.005}
+    assert side(frozenset({"bench_gemm: gemm/smollm2-135m/1.x"})) == {"bench_gemm: gemm/smollm2-135m/1.x": 0.005}
     assert regress.programs_side(revision, "attention")(None) == {}
 
 
