@@ -33,6 +33,10 @@ struct Size {
   static constexpr int value = kValue;
 };
 
+// Fetches a line of memory as far as the second level of cache. The first waits for few lines at a time (Zen 4: 24,
+// which is 14 GB/s at 110 ns), so nothing that is read ahead comes from memory straight into it.
+inline void fetch_far(const void* line) { __builtin_prefetch(line, 0, 2); }
+
 inline Vf bf16_even(const uint16_t* p) {
   Vf even, odd;
   load_bf16_pairs(p, even, odd);

@@ -36,7 +36,7 @@ struct Fetch {
   int64_t lines;
 
   void some(int64_t n) {
-    for (; n > 0 && lines > 0; --n, --lines, next += 64) __builtin_prefetch(next, 0, 2);
+    for (; n > 0 && lines > 0; --n, --lines, next += 64) fetch_far(next);
   }
 };
 

@@ -61,7 +61,7 @@ void add_block(const Table (&tables)[kAqlmTerms], float* out, const uint8_t* cod
     const TablePlanes planes(table);
     OCTAVO_UNROLL
     for (auto& sum : sums) {
-      if (kFetch) __builtin_prefetch(next, 0, 2);
+      if (kFetch) fetch_far(next);
       next += kAhead;
       planes.add(sum, codes);
       codes += 64;

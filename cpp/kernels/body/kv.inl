@@ -15,13 +15,13 @@ namespace octavo {
 namespace {
 
 // What is read after a tile's keys, or after its values: what comes next, and what comes after that. Every line is
-// fetched twice, since a core drops the prefetches that it has no room for.
+// fetched twice: into the second level of cache, which can wait for many, and from there into the first.
 struct Ahead {
   const uint8_t *next, *later;
 
   void fetch(int64_t offset) const {
     __builtin_prefetch(next + offset);
-    __builtin_prefetch(later + offset);
+    fetch_far(later + offset);
   }
 };
 

@@ -44,13 +44,21 @@ constexpr int64_t distance_ahead(int64_t bytes) {
   return bytes > kLeast ? bytes : kLeast;
 }
 
+// While the line of weights at `at` is read: fetches the one `distance` after it; and one just after it, which was
+// fetched so before, into the first level of cache.
+inline void fetch_weights(const uint8_t* at, int64_t distance) {
+  constexpr int64_t kNear = 1024;
+  fetch_far(at + distance);
+  __builtin_prefetch(at + kNear);
+}
+
 // Fetches what is due after one more line of weights, as far as the second level of cache.
 inline void fetch_upcoming(Upcoming& upcoming) {
   if (upcoming.next == upcoming.end) return;
   upcoming.due += upcoming.rate;
   if (upcoming.due < Upcoming::kWeightLines) return;
   upcoming.due -= Upcoming::kWeightLines;
-  __builtin_prefetch(*upcoming.next + upcoming.fetched * 64, 0, 2);
+  fetch_far(*upcoming.next + upcoming.fetched * 64);
   if (++upcoming.fetched < upcoming.lines) return;
   upcoming.fetched = 0;
   ++upcoming.next;
@@ -65,15 +73,16 @@ class ReadAhead {
   ReadAhead(const LinearTask& task, const uint8_t* strips, int64_t bytes, int n_steps)
       : upcoming_(task.upcoming), token_bytes_(static_cast<int>(bytes) / (n_steps * task.n_tokens) + 1) {
     const bool alone = task.n_tokens * task.n_strips == 1;
-    at_ = until_ = strips + (alone ? kOwnAhead : distance_ahead(bytes));
-    end_ = alone ? strips + bytes : at_ + bytes;
+    distance_ = alone ? kOwnAhead : distance_ahead(bytes);
+    at_ = until_ = strips;
+    end_ = strips + bytes - (alone ? kOwnAhead : 0);
   }
 
   void step(int n_tokens) {
     until_ += n_tokens * token_bytes_;
     if (until_ > end_) until_ = end_;
     for (; at_ < until_; at_ += 64) {
-      __builtin_prefetch(at_);
+      fetch_weights(at_, distance_);
       if (upcoming_ != nullptr) fetch_upcoming(*upcoming_);
     }
   }
@@ -82,6 +91,7 @@ class ReadAhead {
   static constexpr int64_t kOwnAhead = 2048;
 
   const uint8_t *at_, *until_, *end_;
+  int64_t distance_;
   Upcoming* upcoming_;
   int token_bytes_;
 };

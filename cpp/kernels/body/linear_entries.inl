@@ -73,10 +73,10 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
   }
 }
 
-// Fetches what lies `distance` after so many bytes.
+// Fetches what lies `distance` after so many bytes. (The first level of cache is the codebook's.)
 inline void fetch_ahead(const void* at, size_t bytes, int64_t distance) {
   const auto* ahead = static_cast<const uint8_t*>(at) + distance;
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + i);
+  for (size_t i = 0; i < bytes; i += 64) fetch_far(ahead + i);
 }
 
 template <class Block>

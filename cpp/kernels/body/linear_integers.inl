@@ -55,7 +55,7 @@ struct alignas(64) IntegerBlock {
     const int64_t distance = distance_ahead(task.k / 256 * 16 * bytes);
     alignas(64) uint8_t rows[16][256];
     for (int row = 0; row < 16; ++row) {
-      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(blocks + row * bytes + distance + i);
+      for (int64_t i = 0; i < bytes; i += 64) fetch_far(blocks + row * bytes + distance + i);
       put_row(row, rows[row], *task.format, blocks + row * bytes);
     }
     for (int row = 0; row < 16; row += kLanes)
@@ -83,7 +83,8 @@ struct IntegerStrips {
   static constexpr int kColumns = kStrips * kVecs;
   const IntegerBlock<Planes>* strips[kStrips];
   int64_t index;
-  const uint8_t* ahead = nullptr;
+  const uint8_t* share = nullptr;
+  int64_t distance = 0;
 
   Vi weights(int pair, int half, int j, int c) const {
     return load_bytes(of(c).lines[(2 * pair + half) * Planes::kDwords + j] + row(c) * 4);

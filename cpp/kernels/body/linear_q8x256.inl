@@ -108,7 +108,8 @@ class StripBlock {
 
   StripBlock(const uint8_t* strip, int64_t n, int64_t block)
       : index(block),
-        ahead(strip + distance_ahead(kStrips * Planes::strip_bytes(n)) + block * kStrips * Planes::kBytes),
+        share(strip + block * kStrips * Planes::kBytes),
+        distance(distance_ahead(kStrips * Planes::strip_bytes(n))),
         strips_{strip, Planes::strip_bytes(n)},
         quants_(block * Planes::kQuantBytes),
         scales_(Planes::scales(n) + block * Planes::kScaleBytes),
@@ -117,7 +118,8 @@ class StripBlock {
         dmin_(Planes::dmin(n) + block * 32) {}
 
   const int64_t index;
-  const uint8_t* const ahead;  // a block's share of what is needed after these strips
+  const uint8_t* const share;  // a block's, of the strips
+  const int64_t distance;      // to what is needed after it
 
   Vi weights(int pair, int half, int j, int c) const {
     return Planes::weights([&](int line) { return load_bytes(strips_.template at<4>(quants_ + line * 64, c)); }, pair,
@@ -244,10 +246,11 @@ inline void add_sub_block(Vi (&sums)[kTokens][Block::kColumns], const Block& blo
   }
 }
 
-// The dots of a super block, from its raw quants; `ahead` is fetched meanwhile, if it is not null.
+// The dots of a super block, from its raw quants; what is needed `distance` after `share` is fetched meanwhile, if that
+// is not null.
 template <class Planes, int kTokens, class Block>
 inline void raw_dots(Vi (&sums)[kTokens][Block::kColumns], const Block& block, const uint8_t* const (&rows)[kTokens],
-                     const uint8_t* ahead) {
+                     const uint8_t* share, int64_t distance) {
   constexpr int kBytesPerPair = (Planes::kBytes * Block::kColumns / kVecs / Planes::kPairs + 63) / 64 * 64;
   const uint8_t* act[kTokens];
   OCTAVO_UNROLL
@@ -257,8 +260,8 @@ inline void raw_dots(Vi (&sums)[kTokens][Block::kColumns], const Block& block, c
     for (Vi& sum : sums[t]) sum = set1i(0);
   }
   for (int pair = 0; pair < Planes::kPairs; ++pair) {
-    if (ahead != nullptr)
-      for (int i = 0; i < kBytesPerPair; i += 64) __builtin_prefetch(ahead + pair * kBytesPerPair + i);
+    if (share != nullptr)
+      for (int i = 0; i < kBytesPerPair; i += 64) fetch_weights(share + pair * kBytesPerPair + i, distance);
     add_sub_block<Planes, kTokens>(sums, block, pair, 0, act);
     add_sub_block<Planes, kTokens>(sums, block, pair, 1, act);
     OCTAVO_UNROLL
@@ -323,7 +326,7 @@ void q8x256_tile(const LinearTask& task, float* out, const Block& block, const S
     at[t] = out + (token + t) * task.out_stride;
   }
   Vi dots[kTokens][Source::kColumns];
-  raw_dots<Planes, kTokens>(dots, source, act, token == 0 ? block.ahead : nullptr);
+  raw_dots<Planes, kTokens>(dots, source, act, token == 0 ? block.share : nullptr, block.distance);
   add_scaled<Planes, kTokens>(at, dots, act_sums, block, d_act);
 }
 
