@@ -199,8 +199,22 @@ inline Vi sums_of_rows(const Vi* rows) {
   return addi(bits_of(_mm512_shuffle_f32x4(low, high, 0x88)), bits_of(_mm512_shuffle_f32x4(low, high, 0xdd)));
 }
 
+// The same of vectors whose halves belong to two rows each.
+inline Vi sums_of_row_pairs(const Vi* pairs_of_rows) {
+  const auto pairs = [](Vi a, Vi b) { return addi(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); };
+  const auto quads = [&](const Vi* v) {
+    const Vi a = pairs(v[0], v[1]), b = pairs(v[2], v[3]);
+    return _mm512_castsi512_ps(addi(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)));
+  };
+  const Vf first = quads(pairs_of_rows), second = quads(pairs_of_rows + 4);
+  const Vi sums = addi(bits_of(_mm512_shuffle_f32x4(first, second, 0x88)),
+                       bits_of(_mm512_shuffle_f32x4(first, second, 0xdd)));  // of rows 0 2 4 6, 1 3 5 7, ...
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15), sums);
+}
+
 using SignBits = uint64_t;
 inline Vi negative_bytes(Vi v) { return _mm512_sub_epi8(_mm512_setzero_si512(), v); }
+inline Vi negated_where(SignBits bits, Vi v) { return _mm512_mask_sub_epi8(v, bits, _mm512_setzero_si512(), v); }
 inline Vi negative_where(SignBits bits, Vi bytes, Vi negative) { return _mm512_mask_blend_epi8(bits, bytes, negative); }
 // Unsigned bytes times signed ones, added in pairs: words, which products of bytes up to 127 do not fill.
 inline Vi dot_byte_pairs(Vi a, Vi b) { return _mm512_maddubs_epi16(a, b); }

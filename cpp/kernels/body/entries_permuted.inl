@@ -85,6 +85,19 @@ constexpr Bytes64 kLevels<BlockIQ3_XXS> = levels_of(kEight);
 template <>
 constexpr Bytes64 kLevels<BlockIQ3_S> = levels_of(kOdd);
 
+// The digits of 64 entries: their lower and their upper bytes.
+template <class Block>
+inline void look_up_digits(Vi& low, Vi& high, const Block* rows, const typename Block::Codebook& codebook) {
+  constexpr int kSize = Block::Codebook::kSize;
+  const Indices at = indices(rows);
+  const __mmask64 eighth = _mm512_movepi8_mask(at.low);
+  const uint8_t* digits = codebook.digits[0];
+  // Left alone, GCC would keep tables that fill all registers in registers.
+  if constexpr (kSize > 512) __asm__("" : "+r"(digits));
+  low = look_up<kSize>(digits, at, eighth);
+  high = look_up<kSize>(digits + kSize, at, eighth);
+}
+
 // Those of kRows rows.
 template <class Block>
 class Magnitudes {
@@ -95,13 +108,8 @@ class Magnitudes {
  public:
   static constexpr int kRows = 64 / kEntriesOfRow;
   Magnitudes(const Block* rows, const Book& codebook) {
-    const Indices at = indices(rows);
-    const __mmask64 eighth = _mm512_movepi8_mask(at.low);
-    const uint8_t* digits = codebook.digits[0];
-    // Left alone, GCC would keep tables that fill all registers in registers.
-    if constexpr (Book::kSize > 512) __asm__("" : "+r"(digits));
-    const Vi low = look_up<Book::kSize>(digits, at, eighth);
-    const Vi high = look_up<Book::kSize>(digits + Book::kSize, at, eighth);
+    Vi low, high;
+    look_up_digits(low, high, rows, codebook);
     words_[0] = kBits == 2 ? _mm512_unpacklo_epi8(low, high) : low;
     words_[1] = kBits == 2 ? _mm512_unpackhi_epi8(low, high) : high;
   }
@@ -140,64 +148,66 @@ constexpr EvenSigns even_signs() {
 constexpr EvenSigns kEvenSigns = even_signs();
 
 // Of bytes that hold seven in their lower bits.
-class SevenSigns {
- public:
-  explicit SevenSigns(Vi sevens) {
-    storei(masks_, _mm512_permutex2var_epi8(load_bytes(kEvenSigns.of), sevens, load_bytes(kEvenSigns.of + 64)));
-  }
-  SignBits vector(int i) const { return masks_[i]; }
+inline Vi with_eighth(Vi sevens) {
+  return _mm512_permutex2var_epi8(load_bytes(kEvenSigns.of), sevens, load_bytes(kEvenSigns.of + 64));
+}
 
- private:
-  alignas(64) uint64_t masks_[8];
+// What words hold that have four times seven sign bits, and a scale in the upper four: each is of 32 weights.
+struct SignWords {
+  explicit SignWords(Vi words)
+      : signs(with_eighth(_mm512_multishift_epi64_epi8(load_bytes(kSevens), words))),
+        scales(mul_ints(or_bits(shift_left<1>(shift_right<28>(words)), set1i(1)), set1i(0x10001))) {}
+  static constexpr Bytes64 kSevens = bytes_from([](int i) { return i % 8 / 4 * 32 + i % 4 * 7; });
+  Vi signs;   // a byte for each eight weights
+  Vi scales;  // in both halves of a lane
 };
 
-// The same of words that hold four times seven bits, and a scale in the upper four: a word for 32 weights.
-class SignWords {
+inline SignWords sign_words(const BlockIQ2_XXS* rows) {
+  const Vi odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  return SignWords(_mm512_permutex2var_epi32(loadi(rows[0].qs), odd, loadi(rows[1].qs)));
+}
+inline SignWords sign_words(const BlockIQ3_XXS* row) {
+  return SignWords(_mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row->scale_signs))));
+}
+inline Vi sign_bytes(const BlockIQ2_XS* rows) {
+  return with_eighth(_mm512_permutex2var_epi8(_mm512_srli_epi16(loadi(rows[0].qs), 9), load_bytes(kLowBytes),
+                                              _mm512_srli_epi16(loadi(rows[1].qs), 9)));
+}
+
+template <class Block>
+class WordSigns {
  public:
-  explicit SignWords(Vi words)
-      : signs_(_mm512_multishift_epi64_epi8(load_bytes(kSevens), words)),
-        scales_(mul_ints(or_bits(shift_left<1>(shift_right<28>(words)), set1i(1)), set1i(0x10001))) {}
-  SignBits negative(int i, int p) const { return signs_.vector(i * 4 + p); }
+  explicit WordSigns(const Block* rows) : words_(sign_words(rows)) { storei(masks_, words_.signs); }
+  SignBits negative(int i, int p) const { return masks_[i * 4 + p]; }
   Vi scales(int i, int p) const {
     const Vi half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    return _mm512_permutexvar_epi32(addi(half, set1i(i * 8 + p * 2)), scales_);
+    return _mm512_permutexvar_epi32(addi(half, set1i(i * 8 + p * 2)), words_.scales);
   }
 
  private:
-  static constexpr Bytes64 kSevens = bytes_from([](int i) { return i % 8 / 4 * 32 + i % 4 * 7; });
-  SevenSigns signs_;
-  Vi scales_;
+  SignWords words_;
+  alignas(64) uint64_t masks_[8];
 };
 
 template <class Block>
 struct Signs : RowSigns<Block, Magnitudes<Block>::kRows> {
   using RowSigns<Block, Magnitudes<Block>::kRows>::RowSigns;
 };
-
 template <>
-struct Signs<BlockIQ2_XXS> : SignWords {
-  explicit Signs(const BlockIQ2_XXS* rows)
-      : SignWords(_mm512_permutex2var_epi32(
-            loadi(rows[0].qs), _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
-            loadi(rows[1].qs))) {}
+struct Signs<BlockIQ2_XXS> : WordSigns<BlockIQ2_XXS> {
+  using WordSigns::WordSigns;
 };
-
 template <>
-struct Signs<BlockIQ3_XXS> : SignWords {
-  explicit Signs(const BlockIQ3_XXS* row)
-      : SignWords(_mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row->scale_signs)))) {}
+struct Signs<BlockIQ3_XXS> : WordSigns<BlockIQ3_XXS> {
+  using WordSigns::WordSigns;
 };
-
 template <>
 struct Signs<BlockIQ2_XS> : RowSigns<BlockIQ2_XS, 2> {
-  explicit Signs(const BlockIQ2_XS* rows)
-      : RowSigns(rows),
-        signs_(_mm512_permutex2var_epi8(_mm512_srli_epi16(loadi(rows[0].qs), 9), load_bytes(kLowBytes),
-                                        _mm512_srli_epi16(loadi(rows[1].qs), 9))) {}
-  SignBits negative(int i, int p) const { return signs_.vector(i * 4 + p); }
+  explicit Signs(const BlockIQ2_XS* rows) : RowSigns(rows) { storei(masks_, sign_bytes(rows)); }
+  SignBits negative(int i, int p) const { return masks_[i * 4 + p]; }
 
  private:
-  SevenSigns signs_;
+  alignas(64) uint64_t masks_[8];
 };
 
 }  // namespace

@@ -5,7 +5,7 @@
 #pragma once
 
 #ifdef OCTAVO_SIMD_VBMI
-#include "kernels/body/entries_permuted.inl"
+#include "kernels/body/entries_rounds.inl"
 #else
 #include "kernels/body/entries_loaded.inl"
 #endif
@@ -13,65 +13,6 @@
 
 namespace octavo {
 namespace {
-
-// A super block of 16 rows times kTokens tokens, added to their outputs.
-template <class Block, int kTokens>
-void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_t index, int token) {
-  const Q8x256Layout layout(task.k);
-  const uint8_t* act[kTokens];
-  OCTAVO_UNROLL
-  for (int t = 0; t < kTokens; ++t) act[t] = task.act + (token + t) * task.act_stride;
-  const auto& codebook = *static_cast<const typename Block::Codebook*>(task.format->codebook);
-  constexpr int kVectors = 64 / kLanes;  // of a row
-  Vi plus[kTokens][kVectors], minus[kTokens][kVectors];
-  OCTAVO_UNROLL
-  for (int t = 0; t < kTokens; ++t) {
-    OCTAVO_UNROLL
-    for (int p = 0; p < kVectors; ++p) {
-      plus[t][p] = load_bytes(act[t] + index * 256 + p * kLanes * 4);
-      minus[t][p] = negative_bytes(plus[t][p]);
-    }
-  }
-  Vi sums[kTokens][16];
-  uint16_t d[16];
-  for (int row = 0; row < 16; ++row) d[row] = blocks[row].d;
-  __asm__ volatile("" : : "r"(d) : "memory");  // stored now, as they are loaded together at the end
-  constexpr int kRows = Magnitudes<Block>::kRows;
-  // Made a round before they are multiplied: a core does not look far enough ahead to do both at once.
-  Magnitudes<Block> next(blocks, codebook);
-  for (int first = 0; first < 16; first += kRows) {
-    const Magnitudes<Block> magnitudes = next;
-    next = Magnitudes<Block>(blocks + (first + kRows) % 16, codebook);
-    const Signs<Block> signs(blocks + first);
-    OCTAVO_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      Vi sum[kTokens];
-      OCTAVO_UNROLL
-      for (Vi& s : sum) s = set1i(0);
-      OCTAVO_UNROLL
-      for (int p = 0; p < kVectors; ++p) {
-        const Vi weights = magnitudes.vector(i, p);
-        const SignBits negative = signs.negative(i, p);
-        const Vi scales = signs.scales(i, p);
-        OCTAVO_UNROLL
-        for (int t = 0; t < kTokens; ++t) {
-          const Vi a = negative_where(negative, plus[t][p], minus[t][p]);
-          sum[t] = dot_pairs(sum[t], dot_byte_pairs(weights, a), scales);
-        }
-      }
-      OCTAVO_UNROLL
-      for (int t = 0; t < kTokens; ++t) sums[t][first + i] = sum[t];
-    }
-  }
-  for (int t = 0; t < kTokens; ++t) {
-    const float d_act = reinterpret_cast<const float*>(act[t] + layout.d)[index];
-    for (int v = 0; v < kVecs; ++v) {
-      float* at = out + (token + t) * task.out_stride + v * kLanes;
-      const Vf unit = mul(load_f16(d + v * kLanes), set1(Entries<Block>::kUnit));
-      store(at, fma(to_float(sums_of_rows(sums[t] + v * kLanes)), mul(unit, set1(d_act)), load(at)));
-    }
-  }
-}
 
 // Fetches what lies `distance` after so many bytes. (The first level of cache is the codebook's.)
 inline void fetch_ahead(const void* at, size_t bytes, int64_t distance) {
