@@ -161,7 +161,8 @@ inline Vi sums_of_rounds(const Vi* sums) {
   return Round<Block>::kRows == 2 ? sums_of_row_pairs(sums) : sums_of_rows(sums);
 }
 
-// A super block of 16 rows times kTokens tokens, added to their outputs.
+// A super block of 16 rows times kTokens tokens, added to their outputs. Words hold two pairs of products, whose
+// magnitudes are 62 at most: 4 * 62 * 127 < 2^15.
 template <class Block, int kTokens>
 void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_t index, int token) {
   constexpr int kRows = Round<Block>::kRows, kVectors = Round<Block>::kVectors;
