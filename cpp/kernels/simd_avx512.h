@@ -184,29 +184,27 @@ inline Vi load_fours(At at) {
                           at(3), at(2), at(1), at(0));
 }
 
+// By lanes of 128 bits: the sums of four rows.
+inline Vf sums_of_four(const Vi* rows) {
+  const auto pairs = [](Vi a, Vi b) { return addi(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); };
+  const Vi a = pairs(rows[0], rows[1]), b = pairs(rows[2], rows[3]);
+  return _mm512_castsi512_ps(addi(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)));
+}
+
 // Lane l: the sum over the lanes of rows[l].
 inline Vi sums_of_rows(const Vi* rows) {
-  const auto pairs = [](Vi a, Vi b) { return addi(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); };
-  const auto fours = [](Vi a, Vi b) { return addi(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); };
-  const auto quads = [&](int i) {
-    return _mm512_castsi512_ps(fours(pairs(rows[i], rows[i + 1]), pairs(rows[i + 2], rows[i + 3])));
-  };
   const auto halves = [](Vf a, Vf b) {
     const Vi sum = addi(bits_of(_mm512_shuffle_f32x4(a, b, 0x44)), bits_of(_mm512_shuffle_f32x4(a, b, 0xee)));
     return _mm512_castsi512_ps(sum);
   };
-  const Vf low = halves(quads(0), quads(4)), high = halves(quads(8), quads(12));
+  const Vf low = halves(sums_of_four(rows), sums_of_four(rows + 4)),
+           high = halves(sums_of_four(rows + 8), sums_of_four(rows + 12));
   return addi(bits_of(_mm512_shuffle_f32x4(low, high, 0x88)), bits_of(_mm512_shuffle_f32x4(low, high, 0xdd)));
 }
 
 // The same of vectors whose halves belong to two rows each.
-inline Vi sums_of_row_pairs(const Vi* pairs_of_rows) {
-  const auto pairs = [](Vi a, Vi b) { return addi(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); };
-  const auto quads = [&](const Vi* v) {
-    const Vi a = pairs(v[0], v[1]), b = pairs(v[2], v[3]);
-    return _mm512_castsi512_ps(addi(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)));
-  };
-  const Vf first = quads(pairs_of_rows), second = quads(pairs_of_rows + 4);
+inline Vi sums_of_row_pairs(const Vi* pairs) {
+  const Vf first = sums_of_four(pairs), second = sums_of_four(pairs + 4);
   const Vi sums = addi(bits_of(_mm512_shuffle_f32x4(first, second, 0x88)),
                        bits_of(_mm512_shuffle_f32x4(first, second, 0xdd)));  // of rows 0 2 4 6, 1 3 5 7, ...
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15), sums);

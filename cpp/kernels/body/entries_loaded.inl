@@ -69,32 +69,25 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
   uint16_t d[16];
   for (int row = 0; row < 16; ++row) d[row] = blocks[row].d;
   __asm__ volatile("" : : "r"(d) : "memory");  // stored now, as they are loaded together at the end
-  constexpr int kRows = Magnitudes<Block>::kRows;
-  // Made a round before they are multiplied: a core does not look far enough ahead to do both at once.
-  Magnitudes<Block> next(blocks, codebook);
-  for (int first = 0; first < 16; first += kRows) {
-    const Magnitudes<Block> magnitudes = next;
-    next = Magnitudes<Block>(blocks + (first + kRows) % 16, codebook);
-    const Signs<Block> signs(blocks + first);
+  for (int row = 0; row < 16; ++row) {
+    const Magnitudes<Block> magnitudes(blocks + row, codebook);
+    const Signs<Block> signs(blocks + row);
+    Vi sum[kTokens];
     OCTAVO_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      Vi sum[kTokens];
+    for (Vi& s : sum) s = set1i(0);
+    OCTAVO_UNROLL
+    for (int p = 0; p < kVectors; ++p) {
+      const Vi weights = magnitudes.vector(0, p);
+      const SignBits negative = signs.negative(0, p);
+      const Vi scales = signs.scales(0, p);
       OCTAVO_UNROLL
-      for (Vi& s : sum) s = set1i(0);
-      OCTAVO_UNROLL
-      for (int p = 0; p < kVectors; ++p) {
-        const Vi weights = magnitudes.vector(i, p);
-        const SignBits negative = signs.negative(i, p);
-        const Vi scales = signs.scales(i, p);
-        OCTAVO_UNROLL
-        for (int t = 0; t < kTokens; ++t) {
-          const Vi a = negative_where(negative, plus[t][p], minus[t][p]);
-          sum[t] = dot_pairs(sum[t], dot_byte_pairs(weights, a), scales);
-        }
+      for (int t = 0; t < kTokens; ++t) {
+        const Vi a = negative_where(negative, plus[t][p], minus[t][p]);
+        sum[t] = dot_pairs(sum[t], dot_byte_pairs(weights, a), scales);
       }
-      OCTAVO_UNROLL
-      for (int t = 0; t < kTokens; ++t) sums[t][first + i] = sum[t];
     }
+    OCTAVO_UNROLL
+    for (int t = 0; t < kTokens; ++t) sums[t][row] = sum[t];
   }
   for (int t = 0; t < kTokens; ++t) {
     const float d_act = reinterpret_cast<const float*>(act[t] + layout.d)[index];

@@ -123,7 +123,7 @@ class Round {
 
   Vi vector(int v) const {
     constexpr int kQuarter = kVectors / 2;
-    const Vi shifts = _mm512_add_epi8(load_bytes(kEights ? kShifts2 : kShifts3),
+    const Vi shifts = _mm512_add_epi8(load_bytes(kEights ? kShifts<2> : kShiftsOfTwo),
                                       _mm512_set1_epi8(static_cast<char>(v % kQuarter * (64 / kQuarter))));
     return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(shifts, words_[v / kQuarter]),
                                    load_bytes(kLevels<Block>));
@@ -149,8 +149,8 @@ class Round {
   }
 
  private:
-  static constexpr Bytes64 kShifts2 = bytes_from([](int i) { return i % 8 * 2; }),
-                           kShifts3 = bytes_from([](int i) { return i % 8 / 4 * 16 + i % 4 * 3; });
+  // Where the digits of two entries of four lie that follow each other.
+  static constexpr Bytes64 kShiftsOfTwo = bytes_from([](int i) { return i % 8 / 4 * 16 + i % 4 * 3; });
 
   Vi words_[2];
 };
