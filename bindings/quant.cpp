@@ -1,5 +1,6 @@
 #include "aqlm.h"
 #include "array.h"
+#include "kernels/aqlm_search.h"
 #include "kernels/kernels.h"
 #include "quant/planes.h"
 
@@ -66,6 +67,19 @@ py::array_t<float> dequantize_aqlm(const AqlmShape& shape, const py::buffer& cod
   return out;
 }
 
+py::array_t<int32_t> search_aqlm(const Floats& groups, const Floats& vectors, int n_threads) {
+  OCTAVO_CHECK(groups.ndim() == 2 && groups.shape(1) == kAqlmSearchGroup && vectors.ndim() == 3 &&
+                   vectors.shape(2) == kAqlmSearchGroup && n_threads >= 1,
+               "The search takes groups (n, 8), vectors (codebooks, size, 8) and at least one thread.");
+  const int64_t n = groups.shape(0);
+  const auto n_codebooks = static_cast<int>(vectors.shape(0)), size = static_cast<int>(vectors.shape(1));
+  py::array_t<int32_t> codes({n, int64_t{n_codebooks}});
+  int32_t* out = codes.mutable_data();
+  const py::gil_scoped_release release;
+  search_aqlm_codes(out, groups.data(), n, vectors.data(), n_codebooks, size, Crew(n_threads));
+  return codes;
+}
+
 }  // namespace
 
 void register_quant(py::module_& m) {
@@ -74,6 +88,9 @@ void register_quant(py::module_& m) {
         "(n,) float32 values of n weights.");
   m.def("dequantize_aqlm", &dequantize_aqlm, py::arg("shape"), py::arg("codes"), py::arg("codebooks"),
         py::arg("scales"), "(n, k) float32 weights of the shape (n, k, group, codebooks, bits of a code).");
+  m.def("search_aqlm", &search_aqlm, py::arg("groups"), py::arg("vectors"), py::arg("n_threads"),
+        "(n, codebooks) int32: for each of the groups (n, 8) the vectors (codebooks, size, 8), one of each codebook, "
+        "whose sum is near it.");
   m.def("quantize", &quantize, py::arg("format"), py::arg("values"), "The blocks of float32 values, as bytes.");
 }
 

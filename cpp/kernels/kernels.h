@@ -83,6 +83,19 @@ struct AqlmVectors {
 };
 inline constexpr int kAqlmDotTokens = 4;  // the most that aqlm_dot takes
 
+// Groups of weights that become sums of vectors, one of each codebook, as octavo quantize looks for them.
+inline constexpr int kAqlmSearchGroup = 8;   // weights
+inline constexpr int kAqlmSearchBooks = 16;  // at most
+struct AqlmSearch {
+  int32_t* codes;             // (n, n_codebooks)
+  const float* groups;        // (n, 8)
+  const float* books;         // (n_codebooks, 8, size): the first weights of all vectors, the second ones, ...
+  const float* half_squares;  // (n_codebooks, size): half of the sums of their squares
+  int64_t n;
+  int n_codebooks;
+  int size;  // a multiple of 16
+};
+
 // How keys and values are stored: kBF16 rounds to bfloat16; kF32 is exact.
 enum class KvType : uint8_t { kF32, kBF16 };
 
@@ -188,6 +201,8 @@ struct KernelTable {
   void (*aqlm_decode)(uint8_t* planes, const AqlmVectors&, int n_strips);
   // The BF16 kernel's products with such planes, without making them; null: there is none.
   void (*aqlm_dot)(const LinearTask&, const AqlmVectors&);
+  // The nearest sum of vectors to each group (body/aqlm_search.inl).
+  void (*aqlm_search)(const AqlmSearch&);
 
   // out = x / sqrt(mean(x^2) + eps) * weight; out may be x.
   void (*rms_norm)(float* out, const float* x, const float* weight, int n, float eps);

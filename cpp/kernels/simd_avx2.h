@@ -68,6 +68,8 @@ inline Vi select_less(Vf a, Vf b, Vi x, Vi y) {
   return _mm256_blendv_epi8(y, x, _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
 }
 
+inline bool any_less(Vf a, Vf b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)) != 0; }
+
 inline Vi part_mask(int n) { return _mm256_cmpgt_epi32(set1i(n), iota()); }
 // The first n lanes; the others are zero.
 inline Vf load_part(const float* p, int n) { return _mm256_maskload_ps(p, part_mask(n)); }

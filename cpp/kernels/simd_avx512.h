@@ -70,6 +70,8 @@ inline Vi select_less(Vf a, Vf b, Vi x, Vi y) {
   return _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
 
+inline bool any_less(Vf a, Vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0; }
+
 inline __mmask16 part_mask(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 // The first n lanes (n < 16); the others are zero.
 inline Vf load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(part_mask(n), p); }

@@ -66,6 +66,7 @@ inline Vi select_less(Vf a, Vf b, Vi x, Vi y) {
   const __m128i mask = _mm_castps_si128(_mm_cmplt_ps(a, b));
   return _mm_or_si128(_mm_and_si128(mask, x), _mm_andnot_si128(mask, y));
 }
+inline bool any_less(Vf a, Vf b) { return _mm_movemask_ps(_mm_cmplt_ps(a, b)) != 0; }
 
 // The first n lanes; the others are zero.
 inline Vf load_part(const float* p, int n) {

@@ -35,6 +35,7 @@ const KernelTable OCTAVO_TABLE = {
     .aqlm_table = aqlm_table,
     .aqlm_decode = aqlm_decode,
     .aqlm_dot = OCTAVO_AQLM_DOT,
+    .aqlm_search = aqlm_search,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .quantize_act = {{copy_f32, quantize_bf16, quantize_q8x32, quantize_q8x256}},

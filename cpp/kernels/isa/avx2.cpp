@@ -2,6 +2,7 @@
 #define OCTAVO_SIMD_AVX2
 #define OCTAVO_TABLE kTableAvx2
 #include "kernels/body/activation.inl"
+#include "kernels/body/aqlm_search.inl"
 #include "kernels/body/aqlm_table.inl"
 #include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"

@@ -8,6 +8,7 @@
 #define OCTAVO_TABLE kTableAvx512Vnni
 #endif
 #include "kernels/body/activation.inl"
+#include "kernels/body/aqlm_search.inl"
 #include "kernels/body/aqlm_table.inl"
 #include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"

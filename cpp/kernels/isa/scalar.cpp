@@ -1,6 +1,7 @@
 // The x86-64 baseline, and the reference that the other tables are tested against.
 #define OCTAVO_TABLE kTableScalar
 #include "kernels/body/activation.inl"
+#include "kernels/body/aqlm_search.inl"
 #include "kernels/body/aqlm_table.inl"
 #include "kernels/body/aqlm_vectors.inl"
 #include "kernels/body/attention.inl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from octavo.quantize.codes import GROUP, chunks, sums
+from octavo.quantize.codes import GROUP, nearest_sums, sums
 
 _SAMPLES = 64  # vectors of the k-means sample, for each vector of a codebook
 _MOST_SAMPLES = 1 << 18
@@ -40,13 +40,7 @@ def _kmeans(x: Any, size: int, generator: Any) -> Any:
 
 def _nearest(x: Any, vectors: Any) -> Any:
     """(rows,) the number of the vector that is nearest to each row of x."""
-    import torch
-
-    halves = vectors.square().sum(1) / -2
-    found = torch.empty(len(x), dtype=torch.long)
-    for rows in chunks(len(x), len(vectors)):
-        found[rows] = torch.addmm(halves, x[rows], vectors.T).argmax(1)
-    return found
+    return nearest_sums(x, vectors[None])[:, 0]
 
 
 def best_vectors(weight: Any, hessian: Any, codes: Any, vectors: Any, scales: Any) -> Any:
