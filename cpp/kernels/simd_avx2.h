@@ -214,6 +214,15 @@ inline Vi negative_where(SignBits bits, Vi bytes, Vi negative) {
 }
 // Unsigned bytes times signed ones, added in pairs: words, which products of bytes up to 127 do not fill.
 inline Vi dot_byte_pairs(Vi a, Vi b) { return _mm256_maddubs_epi16(a, b); }
+inline Vi add_bytes(Vi a, Vi b) { return _mm256_add_epi8(a, b); }
+// For each eight bytes 1 where its bit is not set, -1 where it is.
+inline Vi ones_of_eights(uint32_t minus) {
+  const Vi bits = _mm256_setr_epi64x(1, 2, 4, 8);
+  const Vi set = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(minus), bits), bits);
+  return _mm256_or_si256(set, _mm256_set1_epi8(1));
+}
+// Sixteen products of words, added up anyhow over the lanes.
+inline Vi dot_sixteen(__m256i a, __m256i b) { return _mm256_madd_epi16(a, b); }
 // Factors of 16 weights each, signed bytes, as words: those of vector p.
 class FactorLanes {
  public:

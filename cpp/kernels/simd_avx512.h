@@ -182,8 +182,10 @@ inline Vi load_eights(At at) {
 }
 template <class At>
 inline Vi load_fours(At at) {
-  return _mm512_set_epi32(at(15), at(14), at(13), at(12), at(11), at(10), at(9), at(8), at(7), at(6), at(5), at(4),
-                          at(3), at(2), at(1), at(0));
+  const auto half = [&](int i) {
+    return _mm256_set_epi32(at(i + 7), at(i + 6), at(i + 5), at(i + 4), at(i + 3), at(i + 2), at(i + 1), at(i));
+  };
+  return _mm512_inserti64x4(_mm512_castsi256_si512(half(0)), half(8), 1);  // of all 16 at once GCC makes a detour
 }
 
 // By lanes of 128 bits: the sums of four rows.
@@ -218,6 +220,15 @@ inline Vi negated_where(SignBits bits, Vi v) { return _mm512_mask_sub_epi8(v, bi
 inline Vi negative_where(SignBits bits, Vi bytes, Vi negative) { return _mm512_mask_blend_epi8(bits, bytes, negative); }
 // Unsigned bytes times signed ones, added in pairs: words, which products of bytes up to 127 do not fill.
 inline Vi dot_byte_pairs(Vi a, Vi b) { return _mm512_maddubs_epi16(a, b); }
+inline Vi add_bytes(Vi a, Vi b) { return _mm512_add_epi8(a, b); }
+// For each eight bytes 1 where its bit is not set, -1 where it is.
+inline Vi ones_of_eights(uint32_t minus) {
+  return _mm512_mask_blend_epi64(static_cast<__mmask8>(minus), _mm512_set1_epi8(1), _mm512_set1_epi8(-1));
+}
+// Sixteen products of words, added up anyhow over the lanes.
+inline Vi dot_sixteen(__m256i a, __m256i b) {
+  return _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_madd_epi16(a, b), 0);
+}
 // Factors of 16 weights each, signed bytes, as words: those of vector p.
 class FactorLanes {
  public:

@@ -44,12 +44,10 @@ constexpr std::array<uint64_t, 128> make_even_sign_masks() {
 }
 constexpr std::array<uint64_t, 128> kEvenSignMasks = make_even_sign_masks();
 
-constexpr uint8_t kLevelsIQ1[] = {8, 16, 24};  // 8 * g + 16
+constexpr uint8_t kLevelsIQ1[] = {8, 16, 24};
 constexpr uint8_t kLevelsIQ2[] = {8, 25, 43};
 constexpr uint8_t kLevelsIQ3_XXS[] = {4, 12, 20, 28, 36, 44, 52, 62};
 constexpr uint8_t kLevelsIQ3_S[] = {1, 3, 5, 7, 9, 11, 13, 15};
-
-const Codebook<uint64_t, 2048> kIQ1 = unpack<uint64_t>(kGridIQ1, kLevelsIQ1);
 
 // Group i of eight: bias + magnitude, or bias - magnitude where the mask is set.
 template <int kBias>
@@ -79,6 +77,7 @@ int8_t odd_factor(unsigned s) { return static_cast<int8_t>(2 * s + 1); }
 
 }  // namespace
 
+const Codebook<uint64_t, 2048> kCodebookIQ1 = unpack<uint64_t>(kGridIQ1, kLevelsIQ1);
 const Codebook<uint64_t, 256> kCodebookIQ2_XXS = unpack<uint64_t>(kGridIQ2_XXS, kLevelsIQ2);
 const Codebook<uint64_t, 512> kCodebookIQ2_XS = unpack<uint64_t>(kGridIQ2_XS, kLevelsIQ2);
 const Codebook<uint64_t, 1024> kCodebookIQ2_S = unpack<uint64_t>(kGridIQ2_S, kLevelsIQ2);
@@ -91,7 +90,8 @@ void to_integers(IntBlock& out, const BlockIQ1_S& block) {
     const unsigned high = block.qh[s];
     out.sc[2 * s] = out.sc[2 * s + 1] = odd_factor(high >> 12 & 7);
     for (int i = 0; i < 4; ++i)
-      put_ternary(out, 4 * s + i, kIQ1.entries[block.qs[4 * s + i] | (high >> (3 * i) & 7) << 8], high >> 15 != 0);
+      put_ternary(out, 4 * s + i, kCodebookIQ1.entries[block.qs[4 * s + i] | (high >> (3 * i) & 7) << 8],
+                  high >> 15 != 0);
   }
 }
 
@@ -104,7 +104,7 @@ void to_integers(IntBlock& out, const BlockIQ1_M& block) {
     out.sc[s] = odd_factor(scales[s / 4] >> (s % 4 * 3) & 7u);
     for (int i = 2 * s; i < 2 * s + 2; ++i) {
       const unsigned high = block.qh[i / 2] >> (i % 2 * 4) & 15u;
-      put_ternary(out, i, kIQ1.entries[block.qs[i] | (high & 7) << 8], high >> 3 != 0);
+      put_ternary(out, i, kCodebookIQ1.entries[block.qs[i] | (high & 7) << 8], high >> 3 != 0);
     }
   }
 }

@@ -29,7 +29,8 @@ struct Codebook {
 // qh[s]: the upper three bits of the sub-block's four entries, s in bits 12-14, the sign in bit 15.
 struct BlockIQ1_S {
   static constexpr int kSize = 256, kBias = 16;
-  uint16_t d;  // half
+  using Codebook = octavo::Codebook<uint64_t, 2048>;  // of 8 g + kBias
+  uint16_t d;                                         // half
   uint8_t qs[32];
   uint16_t qh[8];
 };
@@ -39,6 +40,7 @@ static_assert(sizeof(BlockIQ1_S) == 50);
 // bits each, and above them a nibble of d.
 struct BlockIQ1_M {
   static constexpr int kSize = 256, kBias = 16;
+  using Codebook = BlockIQ1_S::Codebook;
   uint8_t qs[32];
   uint8_t qh[16];
   uint8_t scales[8];
@@ -98,6 +100,7 @@ struct BlockIQ3_S {
 };
 static_assert(sizeof(BlockIQ3_S) == 110);
 
+extern const BlockIQ1_S::Codebook kCodebookIQ1;
 extern const BlockIQ2_XXS::Codebook kCodebookIQ2_XXS;
 extern const BlockIQ2_XS::Codebook kCodebookIQ2_XS;
 extern const BlockIQ2_S::Codebook kCodebookIQ2_S;

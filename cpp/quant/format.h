@@ -72,7 +72,7 @@ struct FormatRow {
   void (*dequantize)(float* out, const void* blocks, int64_t n);
   void (*quantize)(void* blocks, const float* in, int64_t n);  // null: octavo only reads the format
   void (*to_integers)(IntBlock& out, const uint8_t* block);    // unpacks a super block (quant/int_block.h), or null
-  const void* codebook = nullptr;                              // of IQ2 and IQ3 (quant/fmt_codebook.h)
+  const void* codebook = nullptr;                              // of IQ1, IQ2 and IQ3 (quant/fmt_codebook.h)
 };
 
 const FormatRow& format_row(Format format);

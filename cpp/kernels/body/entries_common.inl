@@ -2,7 +2,9 @@
 
 #pragma once
 
+#include "kernels/kernels.h"
 #include "kernels/simd.h"
+#include "quant/activation.h"
 #include "quant/fmt_codebook.h"
 
 namespace octavo {
@@ -133,6 +135,27 @@ class RowSigns {
   const Block* rows_;
   __m128i factors_[kRows];
 };
+
+template <class Block>
+inline uint16_t unit_of(const Block& block) {
+  return block.d;
+}
+
+// A super block of 16 rows added to the outputs of kTokens tokens: the sums over the lanes of each row's vector.
+template <class Block, int kTokens>
+inline void add_row_sums(const LinearTask& task, float* out, const Vi (&sums)[kTokens][16], const uint16_t (&units)[16],
+                         int64_t index, int token) {
+  const Q8x256Layout layout(task.k);
+  for (int t = 0; t < kTokens; ++t) {
+    const uint8_t* act = task.act + (token + t) * task.act_stride;
+    const float d_act = reinterpret_cast<const float*>(act + layout.d)[index];
+    for (int v = 0; v < kVecs; ++v) {
+      float* at = out + (token + t) * task.out_stride + v * kLanes;
+      const Vf unit = mul(load_f16(units + v * kLanes), set1(Entries<Block>::kUnit));
+      store(at, fma(to_float(sums_of_rows(sums[t] + v * kLanes)), mul(unit, set1(d_act)), load(at)));
+    }
+  }
+}
 
 }  // namespace
 }  // namespace octavo

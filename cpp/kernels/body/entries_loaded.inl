@@ -66,9 +66,9 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
     }
   }
   Vi sums[kTokens][16];
-  uint16_t d[16];
-  for (int row = 0; row < 16; ++row) d[row] = blocks[row].d;
-  __asm__ volatile("" : : "r"(d) : "memory");  // stored now, as they are loaded together at the end
+  uint16_t units[16];
+  for (int row = 0; row < 16; ++row) units[row] = unit_of(blocks[row]);
+  __asm__ volatile("" : : "r"(units) : "memory");  // stored now, as they are loaded together at the end
   for (int row = 0; row < 16; ++row) {
     const Magnitudes<Block> magnitudes(blocks + row, codebook);
     const Signs<Block> signs(blocks + row);
@@ -89,14 +89,7 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) sums[t][row] = sum[t];
   }
-  for (int t = 0; t < kTokens; ++t) {
-    const float d_act = reinterpret_cast<const float*>(act[t] + layout.d)[index];
-    for (int v = 0; v < kVecs; ++v) {
-      float* at = out + (token + t) * task.out_stride + v * kLanes;
-      const Vf unit = mul(load_f16(d + v * kLanes), set1(Entries<Block>::kUnit));
-      store(at, fma(to_float(sums_of_rows(sums[t] + v * kLanes)), mul(unit, set1(d_act)), load(at)));
-    }
-  }
+  add_row_sums<Block, kTokens>(task, out, sums, units, index, token);
 }
 
 }  // namespace

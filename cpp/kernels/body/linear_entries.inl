@@ -1,5 +1,5 @@
-// Few tokens by formats whose weights are entries of a codebook with signs (quant/fmt_codebook.h). Entries go straight
-// into vectors (add_entries: entries_loaded.inl, entries_rounds.inl), and signs to the activations, so nothing is
+// Few tokens by formats whose weights are entries of a codebook (quant/fmt_codebook.h). Entries go straight into vectors
+// (add_entries: entries_loaded.inl, entries_rounds.inl, entries_ternary.inl), and signs to the activations, so nothing is
 // unpacked. The integers are those of linear_integers.inl, which takes many tokens, and so are the bits of the result.
 
 #pragma once
@@ -9,6 +9,7 @@
 #else
 #include "kernels/body/entries_loaded.inl"
 #endif
+#include "kernels/body/entries_ternary.inl"
 #include "kernels/body/linear_integers.inl"
 
 namespace octavo {

@@ -224,7 +224,31 @@ void unpack_blocks(uint8_t* panel, const LinearTask& task) {
   });
 }
 
-// A super block of a strip from a codebook with signs.
+// The signed weights of 16 rows' super blocks from a codebook with signs, and without.
+template <class Block>
+inline void signed_rows(uint8_t (&rows)[16][256], const Block* blocks, const typename Block::Codebook& codebook) {
+  for (int first = 0; first < 16; first += Magnitudes<Block>::kRows) {
+    const Magnitudes<Block> magnitudes(blocks + first, codebook);
+    const Signs<Block> signs(blocks + first);
+    for (int i = 0; i < Magnitudes<Block>::kRows; ++i) {
+      OCTAVO_UNROLL
+      for (int p = 0; p < 4; ++p) {
+        const Vi plus = magnitudes.vector(i, p);
+        storei(rows[first + i] + p * 64, negative_where(signs.negative(i, p), plus, negative_bytes(plus)));
+      }
+    }
+  }
+}
+template <Ternary Block>
+inline void signed_rows(uint8_t (&rows)[16][256], const Block* blocks, const typename Block::Codebook& codebook) {
+  for (int i = 0; i < 16; ++i) {
+    const TernaryRow<Block> row(blocks[i], codebook);
+    OCTAVO_UNROLL
+    for (int p = 0; p < 4; ++p) storei(rows[i] + p * 64, sub_bytes(row.vector(p), Block::kBias));
+  }
+}
+
+// A super block of a strip from a codebook.
 template <class Block, class Planes>
 struct EntriesBlock {
   alignas(64) uint8_t lines[64][64];  // of signed weights
@@ -234,19 +258,10 @@ struct EntriesBlock {
   EntriesBlock(const Block* blocks, const typename Block::Codebook& codebook) {
     alignas(64) uint8_t rows[16][256];
     uint16_t units[16];
-    for (int row = 0; row < 16; ++row) units[row] = blocks[row].d;
-    for (int first = 0; first < 16; first += Magnitudes<Block>::kRows) {
-      const Magnitudes<Block> magnitudes(blocks + first, codebook);
-      const Signs<Block> signs(blocks + first);
-      for (int i = 0; i < Magnitudes<Block>::kRows; ++i) {
-        const Block& block = blocks[first + i];
-        put_scales(first + i, Entries<Block>::factors(block));
-        OCTAVO_UNROLL
-        for (int p = 0; p < 4; ++p) {
-          const Vi plus = magnitudes.vector(i, p);
-          storei(rows[first + i] + p * 64, negative_where(signs.negative(i, p), plus, negative_bytes(plus)));
-        }
-      }
+    signed_rows(rows, blocks, codebook);
+    for (int row = 0; row < 16; ++row) {
+      units[row] = unit_of(blocks[row]);
+      put_scales(row, Entries<Block>::factors(blocks[row]));
     }
     for (int j = 0; j < 64; j += kLanes) transpose(lines[j], sizeof(lines[0]), rows[0] + 4 * j, sizeof(rows[0]));
     d = mul(load_f16(units), set1(Entries<Block>::kUnit));
