@@ -48,20 +48,19 @@ int64_t panel_bytes(const OpCall& call) {
 }
 
 // Strips [first, first + count) of a native weight as an F32 panel.
-const uint8_t* make_panel(uint8_t* scratch, const Weight& weight, int first, int count) {
+const uint8_t* make_panel(uint8_t* panel, const Weight& weight, int first, int count) {
+  const FormatRow& format = format_row(weight.format);
   const size_t bytes = row_bytes(weight.format, weight.k);
-  auto* panel = reinterpret_cast<float*>(scratch);
-  float* row = panel + count * kStrip * weight.k;
-  for (int64_t r = 0; r < int64_t{count} * kStrip; ++r) {
-    const int64_t n = int64_t{first} * kStrip + r;
-    if (n < weight.n)
-      format_row(weight.format).dequantize(row, weight.data + static_cast<size_t>(n) * bytes, weight.k);
-    else
-      std::fill_n(row, weight.k, 0.0f);
-    float* out = panel + r / kStrip * weight.k * kStrip + r % kStrip;
-    for (int64_t k = 0; k < weight.k; ++k) out[k * kStrip] = row[k];
+  const int64_t strip_bytes = plane_layout(Format::kF32, weight.k).bytes;
+  uint8_t* rows = panel + count * strip_bytes;  // a strip's, as floats
+  for (int s = 0; s < count; ++s) {
+    const int64_t row = int64_t{first + s} * kStrip, n = std::min<int64_t>(kStrip, weight.n - row);
+    for (int64_t r = 0; r < n; ++r)
+      format.dequantize(reinterpret_cast<float*>(rows) + r * weight.k,
+                        weight.data + static_cast<size_t>(row + r) * bytes, weight.k);
+    repack(panel + s * strip_bytes, rows, Format::kF32, n, weight.k, 0, 1);
   }
-  return scratch;
+  return panel;
 }
 
 // Strips [first, first + count) of a weight that is left in the file.
@@ -299,7 +298,7 @@ int64_t panel_bytes(const LinearPart& part) {
   switch (source_of(part, std::numeric_limits<int>::max())) {
     case Source::kStored: break;
     case Source::kTables: bytes = kTileFloats * 4; break;
-    case Source::kNative: bytes = (kMaxChunkStrips * kStrip + 1) * weight.k * 4; break;
+    case Source::kNative: bytes = (kMaxChunkStrips + 1) * kStrip * weight.k * 4; break;
     case Source::kInFile: bytes = kMaxChunkStrips * part.strip_bytes + packing_scratch(weight, *weight.in_file); break;
     case Source::kCodes: bytes = kMaxChunkStrips * part.strip_bytes + decoding_scratch(weight); break;
     case Source::kUnpacked: bytes = kMaxChunkStrips * weight.k / 256 * part.kernel.unpacked_bytes; break;
