@@ -13,12 +13,15 @@ constexpr int kSumFloats = 128 * 1024;  // that are added to at once: half of a 
 // A strip's rows and those after it.
 AqlmVectors vectors_from(const Weight& weight, int first_strip) {
   const AqlmMatrix& matrix = *weight.aqlm;
-  const int64_t first = int64_t{first_strip} * kStrip;
+  const int64_t first = int64_t{first_strip} * kStrip, unit = matrix.group_code_bytes();
+  const int64_t n = weight.by_strips ? n_strips(matrix.n) * kStrip : matrix.n;  // strips are whole
   return {.codes = matrix.codes + first * matrix.row_code_bytes(),
           .vectors = reinterpret_cast<const uint16_t*>(weight.data),
           .summed = matrix.codebooks,
-          .row_bytes = matrix.row_code_bytes(),
-          .n_rows = static_cast<int>(matrix.n - first),
+          .strip_bytes = kStrip * matrix.row_code_bytes(),
+          .row_step = weight.by_strips ? unit : matrix.row_code_bytes(),
+          .group_step = weight.by_strips ? kStrip * unit : unit,
+          .n_rows = static_cast<int>(n - first),
           .n_codebooks = matrix.n_codebooks,
           .bits = matrix.bits,
           .group = matrix.group,

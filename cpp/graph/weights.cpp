@@ -237,13 +237,10 @@ WeightId WeightStore::add_aqlm(const AqlmMatrix& matrix, Format target, bool map
 
 void WeightStore::keep_codes(Weight& weight, const AqlmMatrix& matrix) {
   AqlmMatrix& kept = keep_codebooks(weight, matrix);
-  uint8_t* codes = memory_.take(matrix.code_bytes);
-  const int64_t strip = kStrip * matrix.row_code_bytes(), total = static_cast<int64_t>(matrix.code_bytes);
-  for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) {
-    const int64_t first = begin * strip;
-    std::memcpy(codes + first, matrix.codes + first, static_cast<size_t>(std::min(end * strip, total) - first));
-  });
-  kept.codes = codes;
+  uint8_t* strips = memory_.take(static_cast<size_t>(n_strips(matrix.n) * kStrip * matrix.row_code_bytes()));
+  for_strips(weight, 0, [&](int64_t begin, int64_t end, uint8_t*) { pack_aqlm_strips(strips, matrix, begin, end); });
+  kept.codes = strips;
+  weight.by_strips = true;
 }
 
 void WeightStore::keep_for_tables(Weight& weight, const AqlmMatrix& matrix) {

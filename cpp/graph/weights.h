@@ -49,6 +49,7 @@ struct Weight {
   // Linear: a chunk's planes are made of codes when it is multiplied; data is the one codebook in bfloat16, or null
   // where there are several or the target is F32.
   const AqlmMatrix* aqlm = nullptr;
+  bool by_strips = false;  // its codes lie as pack_aqlm_strips puts them, else as in the file
   // Or no planes are made at all: codes lie as KernelTable::aqlm_table reads them, and data is its codebooks.
   bool by_table = false;
   std::optional<Screen> screen{};  // of a head

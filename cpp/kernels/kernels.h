@@ -69,12 +69,14 @@ struct AqlmTask {
   int k;
 };
 
-// Rows of AQLM codes.
+// Rows of AQLM codes, one after the other or by strips (quant/aqlm.h).
 struct AqlmVectors {
-  const uint8_t* codes;     // (n_rows, k / group, n_codebooks) of one byte up to 8 bits, else of two
+  const uint8_t* codes;     // a group's are n_codebooks of one byte up to 8 bits, else of two
   const uint16_t* vectors;  // (1 << bits, group) bfloat16, of one codebook
   const float* summed;      // (n_codebooks, 1 << bits, group), of several
-  int64_t row_bytes;
+  int64_t strip_bytes;      // from 16 rows to the next
+  int64_t row_step;         // bytes from a row to the next
+  int64_t group_step;       // bytes from a group to the next
   int n_rows;
   int n_codebooks;
   int bits;

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "quant/aqlm_slabs.h"
+#include "quant/planes.h"
 
 namespace octavo {
 namespace {
@@ -74,6 +75,15 @@ void pack_aqlm_slabs(uint8_t* slabs, const AqlmMatrix& matrix, int64_t begin, in
     uint8_t* to = slabs + row / kAqlmRows * kAqlmRows * kAqlmTerms + aqlm_slot(static_cast<int>(row % kAqlmRows));
     for (int64_t first = 0; first < codes; first += in_slab, to += slab_bytes)
       for (int64_t t = 0; t < std::min(in_slab, codes - first); ++t) to[t * kAqlmRows] = from[first + t];
+  }
+}
+
+void pack_aqlm_strips(uint8_t* strips, const AqlmMatrix& matrix, int64_t begin, int64_t end) {
+  const int64_t unit = matrix.group_code_bytes(), row_bytes = matrix.row_code_bytes();
+  for (int64_t row = begin * kStrip; row < end * kStrip; ++row) {
+    const uint8_t* from = matrix.codes + std::min(row, matrix.n - 1) * row_bytes;
+    uint8_t* to = strips + row / kStrip * kStrip * row_bytes + row % kStrip * unit;
+    for (int64_t i = 0; i < row_bytes; i += unit, to += kStrip * unit) std::copy_n(from + i, unit, to);
   }
 }
 

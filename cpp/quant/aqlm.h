@@ -29,7 +29,8 @@ struct AqlmMatrix {
   size_t n_scales;
 
   int bytes_per_code() const { return bits <= 8 ? 1 : 2; }
-  int64_t row_code_bytes() const { return k / group * n_codebooks * bytes_per_code(); }
+  int group_code_bytes() const { return n_codebooks * bytes_per_code(); }
+  int64_t row_code_bytes() const { return k / group * group_code_bytes(); }
   size_t codebook_values() const { return static_cast<size_t>(n_codebooks) * static_cast<size_t>(group) << bits; }
 };
 
@@ -43,6 +44,9 @@ bool multiplied_by_table(const AqlmMatrix& matrix);
 int64_t aqlm_slabs(const AqlmMatrix& matrix);
 // The codes of rows [begin, end) to their places in slabs (quant/aqlm_slabs.h) that are all zero.
 void pack_aqlm_slabs(uint8_t* slabs, const AqlmMatrix& matrix, int64_t begin, int64_t end);
+// The codes of strips [begin, end) of 16 rows to their places in (strips, k / group, 16, n_codebooks), where they are
+// one stream to read. Rows past the last repeat it.
+void pack_aqlm_strips(uint8_t* strips, const AqlmMatrix& matrix, int64_t begin, int64_t end);
 // Codebooks of 8 bits as integers (quant/aqlm_slabs.h). Returns what one is worth: not finite where a
 // number of theirs is not, and then all are zero.
 float round_codebooks(int16_t* out, const AqlmMatrix& matrix);

@@ -247,15 +247,26 @@ TEST_CASE("aqlm: codes become the planes of their rows in bfloat16") {
     for (size_t i = 0; i < vectors.size(); ++i) vectors[i] = float_to_bf16(c.codebooks[i]);
     const int64_t strip_bytes = plane_layout(Format::kBF16, k).bytes;
     const int strips = static_cast<int>(n_strips(n));
-    const AqlmVectors rows{.codes = c.codes.data(),
-                           .vectors = vectors.data(),
-                           .summed = c.codebooks.data(),
-                           .row_bytes = c.matrix.row_code_bytes(),
-                           .n_rows = n,
-                           .n_codebooks = codebooks,
-                           .bits = bits,
-                           .group = group,
-                           .k = k};
+    const int64_t row_codes = c.matrix.row_code_bytes(), unit = c.matrix.group_code_bytes();
+    const AqlmVectors in_file{.codes = c.codes.data(),
+                              .vectors = vectors.data(),
+                              .summed = c.codebooks.data(),
+                              .strip_bytes = 16 * row_codes,
+                              .row_step = row_codes,
+                              .group_step = unit,
+                              .n_rows = n,
+                              .n_codebooks = codebooks,
+                              .bits = bits,
+                              .group = group,
+                              .k = k};
+    std::vector<uint8_t> packed(static_cast<size_t>(16 * strips * row_codes));
+    pack_aqlm_strips(packed.data(), c.matrix, 0, strips);
+    AqlmVectors by_strips = in_file;
+    by_strips.codes = packed.data();
+    by_strips.row_step = unit;
+    by_strips.group_step = 16 * unit;
+    by_strips.n_rows = 16 * strips;
+    const std::array layouts{in_file, by_strips};
     std::vector<uint16_t> native(static_cast<size_t>(16 * strips) * k);
     for (int r = 0; r < 16 * strips; ++r) {
       const auto weights = c.row(std::min(r, n - 1));
@@ -266,8 +277,11 @@ TEST_CASE("aqlm: codes become the planes of their rows in bfloat16") {
     for (const TestedTable& table : tested_tables()) {
       CAPTURE(table.name);
       std::vector<uint8_t> planes(expected.size());
-      table.kernels.aqlm_decode(planes.data(), rows, strips);
-      CHECK(planes == expected);
+      for (const AqlmVectors& rows : layouts) {
+        std::fill(planes.begin(), planes.end(), uint8_t{0});
+        table.kernels.aqlm_decode(planes.data(), rows, strips);
+        CHECK(planes == expected);
+      }
       if (table.kernels.aqlm_dot == nullptr) continue;
       std::vector<uint16_t> x(static_cast<size_t>(kAqlmDotTokens * k));
       const auto floats = normal_floats(x.size(), 4);
@@ -284,8 +298,11 @@ TEST_CASE("aqlm: codes become the planes of their rows in bfloat16") {
                         k};
         table.kernels.linear[static_cast<size_t>(Format::kBF16)].run(task);
         task.out = direct.data();
-        table.kernels.aqlm_dot(task, rows);
-        CHECK(same_bits(decoded.data(), direct.data(), decoded.size()));
+        for (const AqlmVectors& rows : layouts) {
+          std::fill(direct.begin(), direct.end(), 0.0f);
+          table.kernels.aqlm_dot(task, rows);
+          CHECK(same_bits(decoded.data(), direct.data(), decoded.size()));
+        }
       }
     }
   }

@@ -9,71 +9,69 @@
 namespace octavo {
 namespace {
 
-// The rows of a strip; those past the last row repeat it.
-template <class Code>
-struct CodeRows {
+constexpr int shift_of(int group) { return group == 8 ? 3 : group == 16 ? 4 : 5; }
+
+// Where the codes of a strip's rows lie; rows past the last repeat it.
+struct CodesOfStrip {
   const uint8_t* codes;
-  const uint16_t* vectors;
-  int64_t row_bytes;
+  int64_t row_step, group_step;
   int last, shift;  // the last row; of a group's number to its weights
+
+  CodesOfStrip(const AqlmVectors& v, int strip)
+      : codes(v.codes + strip * v.strip_bytes),
+        row_step(v.row_step),
+        group_step(v.group_step),
+        last(v.n_rows - 1 - strip * 16),
+        shift(shift_of(v.group)) {}
+  // Of the group that weight k is in.
+  const uint8_t* at(int row, int k) const {
+    return codes + (row < last ? row : last) * row_step + (k >> shift) * group_step;
+  }
+};
+
+// The rows of a strip.
+template <class Code>
+struct CodeRows : CodesOfStrip {
+  const uint16_t* vectors;
   Code mask;
 
   CodeRows(const AqlmVectors& v, int strip)
-      : codes(v.codes + strip * 16 * v.row_bytes),
-        vectors(v.vectors),
-        row_bytes(v.row_bytes),
-        last(v.n_rows - 1 - strip * 16),
-        shift(v.group == 8    ? 3
-              : v.group == 16 ? 4
-                              : 5),
-        mask(static_cast<Code>((1u << v.bits) - 1)) {}
+      : CodesOfStrip(v, strip), vectors(v.vectors), mask(static_cast<Code>((1u << v.bits) - 1)) {}
 
   // Eight weights of a row, from a multiple of eight on; room: for those that have to be made.
   const uint16_t* eight(int row, int k, uint16_t (&)[8]) const {
     Code code;
-    __builtin_memcpy(&code, codes + (row < last ? row : last) * row_bytes + (k >> shift) * int{sizeof(Code)},
-                     sizeof(Code));
+    __builtin_memcpy(&code, at(row, k), sizeof(Code));
     return vectors + (static_cast<int64_t>(code & mask) << shift) + (k & ((1 << shift) - 1));
   }
 };
 
-// The same for the published 1x16, with whole strips: nothing is left to compute but an address.
-struct WholeRows {
+// The same for the published 1x16 by strips: nothing is left to compute but an address.
+struct StreamedRows {
+  static constexpr int kStep = 16 * int{sizeof(uint16_t)};
   const uint8_t* codes;
   const uint16_t* vectors;
-  int64_t row_bytes;
 
-  WholeRows(const AqlmVectors& v, int strip)
-      : codes(v.codes + strip * 16 * v.row_bytes), vectors(v.vectors), row_bytes(v.row_bytes) {}
+  StreamedRows(const AqlmVectors& v, int strip) : codes(v.codes + strip * v.strip_bytes), vectors(v.vectors) {}
 
   const uint16_t* eight(int row, int k, uint16_t (&)[8]) const {
     uint16_t code;
-    __builtin_memcpy(&code, codes + row * row_bytes + k / 4, sizeof(code));
+    __builtin_memcpy(&code, codes + k / 8 * kStep + row * int{sizeof(code)}, sizeof(code));
     return vectors + int64_t{code} * 8;
   }
 };
 
 // The same for sums of several codebooks.
 template <class Code>
-struct SummedRows {
-  const uint8_t* codes;
+struct SummedRows : CodesOfStrip {
   const float* books;
-  int64_t row_bytes;
-  int last, shift, bits, n_codebooks;
+  int bits, n_codebooks;
 
   SummedRows(const AqlmVectors& v, int strip)
-      : codes(v.codes + strip * 16 * v.row_bytes),
-        books(v.summed),
-        row_bytes(v.row_bytes),
-        last(v.n_rows - 1 - strip * 16),
-        shift(v.group == 8    ? 3
-              : v.group == 16 ? 4
-                              : 5),
-        bits(v.bits),
-        n_codebooks(v.n_codebooks) {}
+      : CodesOfStrip(v, strip), books(v.summed), bits(v.bits), n_codebooks(v.n_codebooks) {}
 
   const uint16_t* eight(int row, int k, uint16_t (&room)[8]) const {
-    const uint8_t* at = codes + (row < last ? row : last) * row_bytes + (k >> shift) * n_codebooks * int{sizeof(Code)};
+    const uint8_t* at = this->at(row, k);
     float sum[8] = {};
     for (int c = 0; c < n_codebooks; ++c, at += sizeof(Code)) {
       Code code;
@@ -97,8 +95,8 @@ inline void for_strips(const AqlmVectors& v, int n_strips, F f) {
       f(s, SummedRows<uint16_t>(v, s));
     else if (v.n_codebooks > 1)
       f(s, SummedRows<uint8_t>(v, s));
-    else if (v.bits == 16 && v.group == 8 && (s + 1) * 16 <= v.n_rows)
-      f(s, WholeRows(v, s));
+    else if (v.bits == 16 && v.group == 8 && v.group_step == StreamedRows::kStep)
+      f(s, StreamedRows(v, s));
     else if (v.bits > 8)
       f(s, CodeRows<uint16_t>(v, s));
     else
@@ -106,11 +104,10 @@ inline void for_strips(const AqlmVectors& v, int n_strips, F f) {
   }
 }
 
-// A strip's rows are as many streams, which is more than the hardware follows: while eight columns are read, their
-// share of the strip that comes after it is fetched.
+// While eight columns are read, their share of the strip that comes after it is fetched: rows in the file are more
+// streams than the hardware follows.
 inline void fetch_next_strip(const AqlmVectors& v, const uint8_t* codes, int k) {
-  const int64_t strip_bytes = 16 * v.row_bytes;
-  __builtin_prefetch(codes + strip_bytes + strip_bytes * k / v.k);
+  __builtin_prefetch(codes + v.strip_bytes + v.strip_bytes * k / v.k);
 }
 
 #ifdef OCTAVO_SIMD_AVX512
