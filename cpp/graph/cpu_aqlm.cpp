@@ -81,17 +81,13 @@ void fetch_codebook(const Chunk& chunk) {
 
 }  // namespace
 
-bool dots_codes(const KernelTable& kernels, int n_tokens) {
-  return kernels.aqlm_dot != nullptr && n_tokens <= kAqlmDotTokens;
-}
-
 const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Chunk& chunk) {
   const Weight& weight = *chunk.part->weight;
   const int first = chunk.first_strip;
   if (weight.format == Format::kF32)
     decode_strips(panel, panel + chunk.strips * chunk.part->strip_bytes, weight, *weight.aqlm, first,
                   first + chunk.strips);
-  else if (dots_codes(kernels, chunk.tokens.end - chunk.tokens.begin))
+  else if (dots_codes(chunk.tokens.end - chunk.tokens.begin))
     return nullptr;
   else
     kernels.aqlm_decode(panel, vectors_from(weight, first), chunk.strips);

@@ -6,7 +6,7 @@
 namespace octavo::cpu {
 
 // Whether so many tokens are multiplied by codes as they are read.
-bool dots_codes(const KernelTable& kernels, int n_tokens);
+constexpr bool dots_codes(int n_tokens) { return n_tokens <= kAqlmDotTokens; }
 // The planes of a chunk that is kept as codes; none where codes are multiplied as they are read.
 const uint8_t* decode_chunk(uint8_t* panel, const KernelTable& kernels, const Chunk& chunk);
 

@@ -275,8 +275,8 @@ int chunk_strips(const ValueRows* activated, int n_tokens) {
 int chunk_strips(const Step& step, const LinearPart& part, int strips, int n_threads) {
   const Weight& weight = *part.weight;
   if (weight.by_table) return share_of(weight, kAqlmRows / kStrip, n_threads);
-  const bool dots = source_of(part, step.n_rows) == Source::kCodes && weight.format == Format::kBF16 &&
-                    dots_codes(*step.kernels, step.n_rows);
+  const bool decodes = source_of(part, step.n_rows) == Source::kCodes && weight.format == Format::kBF16;
+  const bool dots = decodes && dots_codes(step.n_rows);
   return dots ? share_of(weight, strips, n_threads) : strips;
 }
 

@@ -201,7 +201,7 @@ struct KernelTable {
   void (*aqlm_table)(const AqlmTask&);
   // BF16 planes of codes; lanes past the last row repeat it.
   void (*aqlm_decode)(uint8_t* planes, const AqlmVectors&, int n_strips);
-  // The BF16 kernel's products with such planes, without making them; null: there is none.
+  // The BF16 kernel's products with such planes, without making them.
   void (*aqlm_dot)(const LinearTask&, const AqlmVectors&);
   // The nearest sum of vectors to each group (body/aqlm_search.inl).
   void (*aqlm_search)(const AqlmSearch&);

@@ -46,6 +46,7 @@ inline Vi xor_bits(Vi a, Vi b) { return _mm256_xor_si256(a, b); }
 inline Vi and_bits(Vi a, Vi b) { return _mm256_and_si256(a, b); }
 inline Vi or_bits(Vi a, Vi b) { return _mm256_or_si256(a, b); }
 inline Vi bits_of(Vf v) { return _mm256_castps_si256(v); }
+inline Vf floats_of(Vi v) { return _mm256_castsi256_ps(v); }
 inline Vi loadi(const void* p) { return _mm256_loadu_si256(static_cast<const Vi*>(p)); }
 inline void storei(void* p, Vi v) { _mm256_storeu_si256(static_cast<Vi*>(p), v); }
 // The low halves, the low bytes of the lanes.
@@ -185,6 +186,22 @@ inline SignedWeights signed_of_biased(Vi w) {  // 128 too high
 inline Vi dot_signed(Vi acc, SignedWeights w, Vi act) {
   const __m256i products = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(act, w.sign));
   return settled(_mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1))));
+}
+
+// A vector from pieces of 16 bytes: at(i) points to one.
+template <class At>
+inline Vi load_sixteens(At at) {
+  const auto piece = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(i))); };
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(piece(0)), piece(1), 1);
+}
+// By lanes of 128 bits: four rows of dwords become their columns.
+inline void turn_over_fours(Vi (&rows)[4]) {
+  const Vi low01 = _mm256_unpacklo_epi32(rows[0], rows[1]), low23 = _mm256_unpacklo_epi32(rows[2], rows[3]);
+  const Vi high01 = _mm256_unpackhi_epi32(rows[0], rows[1]), high23 = _mm256_unpackhi_epi32(rows[2], rows[3]);
+  rows[0] = _mm256_unpacklo_epi64(low01, low23);
+  rows[1] = _mm256_unpackhi_epi64(low01, low23);
+  rows[2] = _mm256_unpacklo_epi64(high01, high23);
+  rows[3] = _mm256_unpackhi_epi64(high01, high23);
 }
 
 // A vector of bytes from pieces of eight and of four: at(i).

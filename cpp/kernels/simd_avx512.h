@@ -51,6 +51,7 @@ inline Vi xor_bits(Vi a, Vi b) { return _mm512_xor_si512(a, b); }
 inline Vi and_bits(Vi a, Vi b) { return _mm512_and_si512(a, b); }
 inline Vi or_bits(Vi a, Vi b) { return _mm512_or_si512(a, b); }
 inline Vi bits_of(Vf v) { return _mm512_castps_si512(v); }
+inline Vf floats_of(Vi v) { return _mm512_castsi512_ps(v); }
 inline Vi loadi(const void* p) { return _mm512_loadu_si512(p); }
 inline void storei(void* p, Vi v) { _mm512_storeu_si512(p, v); }
 // The low halves, the low bytes of the lanes.
@@ -172,6 +173,23 @@ inline Vi load_fifth_bits(const void* p) {
   uint64_t bits;
   __builtin_memcpy(&bits, p, sizeof(bits));
   return _mm512_maskz_mov_epi8(bits, _mm512_set1_epi8(16));
+}
+
+// A vector from pieces of 16 bytes: at(i) points to one.
+template <class At>
+inline Vi load_sixteens(At at) {
+  const auto piece = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(i))); };
+  const Vi half = _mm512_inserti32x4(_mm512_castsi128_si512(piece(0)), piece(1), 1);
+  return _mm512_inserti32x4(_mm512_inserti32x4(half, piece(2), 2), piece(3), 3);
+}
+// By lanes of 128 bits: four rows of dwords become their columns.
+inline void turn_over_fours(Vi (&rows)[4]) {
+  const Vi low01 = _mm512_unpacklo_epi32(rows[0], rows[1]), low23 = _mm512_unpacklo_epi32(rows[2], rows[3]);
+  const Vi high01 = _mm512_unpackhi_epi32(rows[0], rows[1]), high23 = _mm512_unpackhi_epi32(rows[2], rows[3]);
+  rows[0] = _mm512_unpacklo_epi64(low01, low23);
+  rows[1] = _mm512_unpackhi_epi64(low01, low23);
+  rows[2] = _mm512_unpacklo_epi64(high01, high23);
+  rows[3] = _mm512_unpackhi_epi64(high01, high23);
 }
 
 // A vector of bytes from pieces of eight and of four: at(i).

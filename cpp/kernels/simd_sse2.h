@@ -29,6 +29,10 @@ inline Vi iota() { return _mm_setr_epi32(0, 1, 2, 3); }
 inline Vi set1i(int x) { return _mm_set1_epi32(x); }
 inline Vi addi(Vi a, Vi b) { return _mm_add_epi32(a, b); }
 template <int kBits>
+inline Vi shift_left(Vi v) {
+  return _mm_slli_epi32(v, kBits);
+}
+template <int kBits>
 inline Vi shift_right(Vi v) {
   return _mm_srli_epi32(v, kBits);
 }
@@ -39,8 +43,22 @@ inline Vi shift_right_signed(Vi v) {
 inline Vi and_bits(Vi a, Vi b) { return _mm_and_si128(a, b); }
 inline Vi or_bits(Vi a, Vi b) { return _mm_or_si128(a, b); }
 inline Vi bits_of(Vf v) { return _mm_castps_si128(v); }
+inline Vf floats_of(Vi v) { return _mm_castsi128_ps(v); }
 inline Vi loadi(const void* p) { return _mm_loadu_si128(static_cast<const Vi*>(p)); }
 inline void storei(void* p, Vi v) { _mm_storeu_si128(static_cast<Vi*>(p), v); }
+template <class At>
+inline Vi load_sixteens(At at) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(0)));
+}
+// Four rows of dwords become their columns.
+inline void turn_over_fours(Vi (&rows)[4]) {
+  const Vi low01 = _mm_unpacklo_epi32(rows[0], rows[1]), low23 = _mm_unpacklo_epi32(rows[2], rows[3]);
+  const Vi high01 = _mm_unpackhi_epi32(rows[0], rows[1]), high23 = _mm_unpackhi_epi32(rows[2], rows[3]);
+  rows[0] = _mm_unpacklo_epi64(low01, low23);
+  rows[1] = _mm_unpackhi_epi64(low01, low23);
+  rows[2] = _mm_unpacklo_epi64(high01, high23);
+  rows[3] = _mm_unpackhi_epi64(high01, high23);
+}
 inline Vi dot_pairs(Vi acc, Vi a, Vi b) { return addi(acc, _mm_madd_epi16(a, b)); }
 // The low halves, the low bytes of the lanes.
 inline __m128i low_halves(Vi v) {

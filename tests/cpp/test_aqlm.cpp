@@ -282,21 +282,16 @@ TEST_CASE("aqlm: codes become the planes of their rows in bfloat16") {
         table.kernels.aqlm_decode(planes.data(), rows, strips);
         CHECK(planes == expected);
       }
-      if (table.kernels.aqlm_dot == nullptr) continue;
-      std::vector<uint16_t> x(static_cast<size_t>(kAqlmDotTokens * k));
-      const auto floats = normal_floats(x.size(), 4);
-      for (size_t i = 0; i < x.size(); ++i) x[i] = float_to_bf16(floats[i]);
+      const LinearKernel& linear = table.kernels.linear[static_cast<size_t>(Format::kBF16)];
+      const int64_t act_bytes = act_row_bytes(linear.act, k);
+      std::vector<uint8_t> x(static_cast<size_t>(kAqlmDotTokens * act_bytes));
+      const auto floats = normal_floats(static_cast<size_t>(kAqlmDotTokens * k), 4);
+      table.kernels.quantize_act[static_cast<size_t>(linear.act)](
+          {x.data(), act_bytes, floats.data(), k, kAqlmDotTokens, 0, k, k});
       for (int tokens = 1; tokens <= kAqlmDotTokens; ++tokens) {
         std::vector<float> decoded(static_cast<size_t>(tokens * strips * 16)), direct(decoded.size());
-        LinearTask task{decoded.data(),
-                        strips * 16,
-                        reinterpret_cast<const uint8_t*>(x.data()),
-                        2 * k,
-                        planes.data(),
-                        tokens,
-                        strips,
-                        k};
-        table.kernels.linear[static_cast<size_t>(Format::kBF16)].run(task);
+        LinearTask task{decoded.data(), strips * 16, x.data(), act_bytes, planes.data(), tokens, strips, k};
+        linear.run(task);
         task.out = direct.data();
         for (const AqlmVectors& rows : layouts) {
           std::fill(direct.begin(), direct.end(), 0.0f);

@@ -110,74 +110,71 @@ inline void fetch_next_strip(const AqlmVectors& v, const uint8_t* codes, int k) 
   __builtin_prefetch(codes + v.strip_bytes + v.strip_bytes * k / v.k);
 }
 
-#ifdef OCTAVO_SIMD_AVX512
-// Eight columns of a strip: four plane lines.
-struct EightColumns {
-  Vi lines[4];
-
-  template <class Rows>
-  EightColumns(const Rows& codes, int k) {
-    Vi rows[4];  // lane q of rows[i]: row 4 * q + i
-    OCTAVO_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      uint16_t room[8];
-      const auto eight = [&](int q) {
-        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes.eight(4 * q + i, k, room)));
-      };
-      rows[i] = _mm512_inserti32x4(_mm512_castsi128_si512(eight(0)), eight(1), 1);
-      rows[i] = _mm512_inserti32x4(_mm512_inserti32x4(rows[i], eight(2), 2), eight(3), 3);
-    }
-    const Vi low01 = _mm512_unpacklo_epi32(rows[0], rows[1]), low23 = _mm512_unpacklo_epi32(rows[2], rows[3]);
-    const Vi high01 = _mm512_unpackhi_epi32(rows[0], rows[1]), high23 = _mm512_unpackhi_epi32(rows[2], rows[3]);
-    lines[0] = _mm512_unpacklo_epi64(low01, low23);
-    lines[1] = _mm512_unpackhi_epi64(low01, low23);
-    lines[2] = _mm512_unpacklo_epi64(high01, high23);
-    lines[3] = _mm512_unpackhi_epi64(high01, high23);
+// Eight columns of kLanes rows from row `first` on: what four plane lines hold of them.
+template <class Rows>
+inline void load_columns(Vi (&lines)[4], const Rows& rows, int first, int k) {
+  OCTAVO_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    uint16_t room[8];
+    lines[i] = load_sixteens([&](int q) { return rows.eight(first + 4 * q + i, k, room); });
   }
-};
+  turn_over_fours(lines);
+}
 
 void aqlm_decode(uint8_t* planes, const AqlmVectors& v, int n_strips) {
   for_strips(v, n_strips, [&](int, const auto& rows) {
     for (int k = 0; k < v.k; k += 8, planes += 256) {
       fetch_next_strip(v, rows.codes, k);
-      const EightColumns columns(rows, k);
       OCTAVO_UNROLL
-      for (int i = 0; i < 4; ++i) _mm512_storeu_si512(planes + i * 64, columns.lines[i]);
+      for (int c = 0; c < kVecs; ++c) {
+        Vi lines[4];
+        load_columns(lines, rows, c * kLanes, k);
+        OCTAVO_UNROLL
+        for (int i = 0; i < 4; ++i) storei(planes + i * 64 + c * kLanes * 4, lines[i]);
+      }
     }
   });
 }
-#else
-void aqlm_decode(uint8_t* planes, const AqlmVectors& v, int n_strips) {
-  for_strips(v, n_strips, [&](int, const auto& rows) {
-    for (int k = 0; k < v.k; k += 8, planes += 256)
-      for (int row = 0; row < 16; ++row) {
-        uint16_t room[8];
-        const uint16_t* eight = rows.eight(row, k, room);
-        for (int i = 0; i < 4; ++i) __builtin_memcpy(planes + i * 64 + row * 4, eight + i * 2, 4);
-      }
-  });
-}
-#endif
 
+// acc + columns k and k + 1 times their activations, in the chain of the BF16 kernel.
+inline Vf add_columns(Vf acc, Vi line, const uint8_t* act, int k) {
 #ifdef OCTAVO_SIMD_BF16
+  return dot_bf16(acc, line, act + k * 2);
+#else
+  const auto* x = reinterpret_cast<const float*>(act) + k;
+  const Vf even = floats_of(shift_left<16>(line)), odd = floats_of(and_bits(line, set1i(static_cast<int>(0xffff0000))));
+  return fma(odd, set1(x[1]), fma(even, set1(x[0]), acc));
+#endif
+}
+
 template <int kTokens>
 void dot_vectors(const LinearTask& task, const AqlmVectors& v) {
   for_strips(v, task.n_strips, [&](int strip, const auto& rows) {
-    Vf acc[kTokens];
+    Vf acc[kTokens][kVecs];
     OCTAVO_UNROLL
-    for (Vf& sum : acc) sum = zero();
+    for (auto& sums : acc) {
+      OCTAVO_UNROLL
+      for (Vf& sum : sums) sum = zero();
+    }
     for (int k = 0; k < v.k; k += 8) {
       fetch_next_strip(v, rows.codes, k);
-      const EightColumns columns(rows, k);
       OCTAVO_UNROLL
-      for (int i = 0; i < 4; ++i) {
+      for (int c = 0; c < kVecs; ++c) {
+        Vi lines[4];
+        load_columns(lines, rows, c * kLanes, k);
         OCTAVO_UNROLL
-        for (int t = 0; t < kTokens; ++t)
-          acc[t] = dot_bf16(acc[t], columns.lines[i], task.act + t * task.act_stride + (k + 2 * i) * 2);
+        for (int i = 0; i < 4; ++i) {
+          OCTAVO_UNROLL
+          for (int t = 0; t < kTokens; ++t)
+            acc[t][c] = add_columns(acc[t][c], lines[i], task.act + t * task.act_stride, k + 2 * i);
+        }
       }
     }
     OCTAVO_UNROLL
-    for (int t = 0; t < kTokens; ++t) store(task.out + t * task.out_stride + strip * 16, acc[t]);
+    for (int t = 0; t < kTokens; ++t) {
+      OCTAVO_UNROLL
+      for (int c = 0; c < kVecs; ++c) store(task.out + t * task.out_stride + strip * 16 + c * kLanes, acc[t][c]);
+    }
   });
 }
 
@@ -190,7 +187,6 @@ void aqlm_dot(const LinearTask& task, const AqlmVectors& v) {
     case 4: return dot_vectors<4>(task, v);
   }
 }
-#endif
 
 }  // namespace
 }  // namespace octavo

@@ -34,7 +34,7 @@ const KernelTable OCTAVO_TABLE = {
     }},
     .aqlm_table = aqlm_table,
     .aqlm_decode = aqlm_decode,
-    .aqlm_dot = OCTAVO_AQLM_DOT,
+    .aqlm_dot = aqlm_dot,
     .aqlm_search = aqlm_search,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

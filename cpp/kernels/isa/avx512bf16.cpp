@@ -26,7 +26,6 @@
 #include "kernels/body/screen.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kAvx512Bf16
-#define OCTAVO_AQLM_DOT aqlm_dot
 #define OCTAVO_BF16_KV Bf16DotKv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kBF16, linear_bf16_dot }

@@ -14,7 +14,6 @@
 #include "kernels/body/screen.inl"
 #include "kernels/kernels.h"
 #define OCTAVO_TABLE_ISA Isa::kScalar
-#define OCTAVO_AQLM_DOT nullptr
 #define OCTAVO_BF16_KV Bf16Kv
 #define OCTAVO_LINEAR_BF16 \
   { ActFormat::kF32, linear_float<Bf16Planes> }
