@@ -1,6 +1,7 @@
-// Few tokens by formats whose weights are entries of a codebook (quant/fmt_codebook.h). Entries go straight into vectors
-// (add_entries: entries_loaded.inl, entries_rounds.inl, entries_ternary.inl), and signs to the activations, so nothing is
-// unpacked. The integers are those of linear_integers.inl, which takes many tokens, and so are the bits of the result.
+// Few tokens by formats whose weights are entries of a codebook (quant/fmt_codebook.h). Entries go straight into
+// vectors (add_entries: entries_loaded.inl, entries_rounds.inl, entries_ternary.inl), and signs to the activations, so
+// nothing is unpacked. The integers are those of linear_integers.inl, which takes many tokens, and so are the bits of
+// the result.
 
 #pragma once
 

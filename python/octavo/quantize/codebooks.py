@@ -16,10 +16,10 @@ def residual_kmeans(x: Any, n_books: int, size: int, generator: Any) -> Any:
     """(n_books, size, GROUP) vectors for the rows of x (groups, GROUP): each book is for what those before it leave."""
     import torch
 
-    vectors, rest = [], x
-    for _ in range(n_books):
-        vectors.append(_kmeans(rest, size, generator))
-        rest = rest - vectors[-1][_nearest(rest, vectors[-1])]
+    vectors = [_kmeans(x, size, generator)]
+    for _ in range(1, n_books):
+        x = x - vectors[-1][_nearest(x, vectors[-1])]
+        vectors.append(_kmeans(x, size, generator))
     return torch.stack(vectors)
 
 
