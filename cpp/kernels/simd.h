@@ -61,8 +61,8 @@ inline void reduce_max_each(float* out, const Vf (&v)[kRows]) {
 #endif
 
 // e^x: 2^n * p(r) with a degree-6 polynomial on |r| <= ln2/2 (about 1 ulp). exp(0) is exactly 1 and
-// anything below -87.3, -inf included, exactly 0.
-inline Vf exp(Vf x) {
+// anything below -87.3, -inf included, exactly 0. (A call would spill all registers.)
+[[gnu::always_inline]] inline Vf exp(Vf x) {
   const Vf bounded = min(max(x, set1(-87.3f)), set1(88.3f));
   const Vi n = round_to_int(mul(bounded, set1(1.44269504088896341f)));
   const Vf nf = to_float(n);
