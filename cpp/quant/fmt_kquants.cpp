@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/dtype.h"
+#include "quant/byte_words.h"
 
 namespace octavo {
 namespace {
@@ -166,6 +168,19 @@ constexpr Place6 place6(int i) {
   return {64 * half + 32 * (group & 1) + lane, group / 2 * 4, 32 * half + lane, 2 * group};
 }
 
+// The same for all weights, eight at a time.
+void unpack_sixes(uint8_t (&q)[kBlock], const BlockQ6_K& block) {
+  for (int half = 0; half < 2; ++half)
+    for (int i = 0; i < 32; i += 8) {
+      const uint64_t high = load_eight(block.qh + 32 * half + i);
+      for (int group = 0; group < 4; ++group) {
+        const uint64_t low = load_eight(block.ql + 64 * half + 32 * (group & 1) + i) >> (group / 2 * 4);
+        const uint64_t eight = (low & 15 * kOnes) | (high >> (2 * group) & 3 * kOnes) << 4;
+        std::memcpy(q + 128 * half + 32 * group + i, &eight, sizeof(eight));
+      }
+    }
+}
+
 }  // namespace
 
 SubScales unpack_scales(const uint8_t* packed) {
@@ -196,11 +211,12 @@ void decode_block(float* out, const BlockQ5_K& block) {
 }
 
 void decode_block(float* out, const BlockQ6_K& block) {
+  uint8_t q[kBlock];
+  unpack_sixes(q, block);
   const float d = half_to_float(block.d);
-  for (int i = 0; i < kBlock; ++i) {
-    const Place6 at = place6(i);
-    const int low = block.ql[at.ql] >> at.ql_shift & 15, high = block.qh[at.qh] >> at.qh_shift & 3;
-    out[i] = d * static_cast<float>(block.scales[i / kSub6]) * static_cast<float>((low | high << 4) - 32);
+  for (int s = 0; s < kSubs6; ++s) {
+    const float scale = d * static_cast<float>(block.scales[s]);
+    for (int i = s * kSub6; i < (s + 1) * kSub6; ++i) out[i] = scale * static_cast<float>(q[i] - 32);
   }
 }
 
