@@ -9,6 +9,7 @@
 namespace octavo {
 namespace {
 
+// The two formats of 2048 entries.
 template <class Block>
 concept Ternary = Block::Codebook::kSize == 2048;
 
