@@ -1,6 +1,6 @@
 #include "aqlm.h"
 #include "array.h"
-#include "kernels/aqlm_search.h"
+#include "graph/aqlm_search.h"
 #include "kernels/kernels.h"
 #include "quant/planes.h"
 

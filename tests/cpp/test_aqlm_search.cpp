@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/check.h"
+#include "graph/aqlm_search.h"
 #include "kernel_tables.h"
-#include "kernels/aqlm_search.h"
 
 using namespace octavo;
 

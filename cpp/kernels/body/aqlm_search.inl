@@ -13,13 +13,6 @@ namespace {
 constexpr int kSearchBeams = 8;                     // sums that are kept after each codebook
 constexpr int kNearestRows = kLanes == 16 ? 8 : 4;  // whose best vectors registers hold
 
-// `start` for all kLanes vectors from v on, plus the products with -x, given as `minus`.
-inline Vf half_errors(const float* book, int size, int v, const float* minus, Vf start) {
-  OCTAVO_UNROLL
-  for (int j = 0; j < kAqlmSearchGroup; ++j) start = fma(load(book + j * size + v), set1(minus[j]), start);
-  return start;
-}
-
 // One codebook: the nearest vectors of kRows groups.
 template <int kRows>
 void find_nearest(const AqlmSearch& task, int64_t row) {
@@ -102,7 +95,9 @@ inline void offer_sums(BestSums& best, const AqlmSearch& task, int c, const Beam
     half += minus[j] * minus[j] / 2;
   }
   for (int v = 0; v < task.size; v += kLanes) {
-    const Vf error = half_errors(book, task.size, v, minus, add(load(half_squares + v), set1(half)));
+    Vf error = add(load(half_squares + v), set1(half));
+    OCTAVO_UNROLL
+    for (int j = 0; j < kAqlmSearchGroup; ++j) error = fma(load(book + j * task.size + v), set1(minus[j]), error);
     if (!any_less(error, set1(best.worst()))) continue;
     float errors[kLanes];
     store(errors, error);

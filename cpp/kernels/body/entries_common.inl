@@ -141,18 +141,36 @@ inline uint16_t unit_of(const Block& block) {
   return block.d;
 }
 
-// A super block of 16 rows added to the outputs of kTokens tokens: the sums over the lanes of each row's vector.
-template <class Block, int kTokens>
-inline void add_row_sums(const LinearTask& task, float* out, const Vi (&sums)[kTokens][16], const uint16_t (&units)[16],
-                         int64_t index, int token) {
+inline uint16_t unit_of(const BlockIQ1_M& block) {
+  return static_cast<uint16_t>(_pext_u64(load_as<uint64_t>(block.scales), 0xf000f000f000f000));
+}
+
+// What a factor is worth in each of 16 rows.
+template <class Block>
+class Units {
+ public:
+  explicit Units(const Block* blocks) {
+    for (int row = 0; row < 16; ++row) halves_[row] = unit_of(blocks[row]);
+    __asm__ volatile("" : : "r"(halves_) : "memory");  // stored now, as they are loaded together at the end
+  }
+  // In vector v of the rows.
+  Vf of(int v) const { return mul(load_f16(halves_ + v * kLanes), set1(Entries<Block>::kUnit)); }
+
+ private:
+  uint16_t halves_[16];
+};
+
+// A super block of 16 rows added to the outputs of kTokens tokens. sums(t, v): a token's, in vector v of the rows.
+template <int kTokens, class Block, class Sums>
+inline void add_to_outputs(const LinearTask& task, float* out, int64_t index, int token, const Units<Block>& units,
+                           Sums sums) {
   const Q8x256Layout layout(task.k);
   for (int t = 0; t < kTokens; ++t) {
     const uint8_t* act = task.act + (token + t) * task.act_stride;
     const float d_act = reinterpret_cast<const float*>(act + layout.d)[index];
     for (int v = 0; v < kVecs; ++v) {
       float* at = out + (token + t) * task.out_stride + v * kLanes;
-      const Vf unit = mul(load_f16(units + v * kLanes), set1(Entries<Block>::kUnit));
-      store(at, fma(to_float(sums_of_rows(sums[t] + v * kLanes)), mul(unit, set1(d_act)), load(at)));
+      store(at, fma(to_float(sums(t, v)), mul(units.of(v), set1(d_act)), load(at)));
     }
   }
 }

@@ -66,9 +66,7 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
     }
   }
   Vi sums[kTokens][16];
-  uint16_t units[16];
-  for (int row = 0; row < 16; ++row) units[row] = unit_of(blocks[row]);
-  __asm__ volatile("" : : "r"(units) : "memory");  // stored now, as they are loaded together at the end
+  const Units<Block> units(blocks);
   for (int row = 0; row < 16; ++row) {
     const Magnitudes<Block> magnitudes(blocks + row, codebook);
     const Signs<Block> signs(blocks + row);
@@ -89,7 +87,8 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) sums[t][row] = sum[t];
   }
-  add_row_sums<Block, kTokens>(task, out, sums, units, index, token);
+  add_to_outputs<kTokens>(task, out, index, token, units,
+                          [&](int t, int v) { return sums_of_rows(sums[t] + v * kLanes); });
 }
 
 }  // namespace

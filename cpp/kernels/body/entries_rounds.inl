@@ -175,9 +175,7 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
     act[t] = task.act + (token + t) * task.act_stride;
     Round<Block>::order(activations[t], act[t] + index * 256);
   }
-  uint16_t units[16];
-  for (int row = 0; row < 16; ++row) units[row] = blocks[row].d;
-  __asm__ volatile("" : : "r"(units) : "memory");  // stored now, as they are loaded together at the end
+  const Units<Block> units(blocks);
   // Made before they are multiplied: a core does not look far enough ahead to do both at once.
   Round<Block> next(blocks, codebook);
   for (int round = 0; round < 16 / kRows; ++round) {
@@ -203,12 +201,7 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) sums[t][round] = sum[t];
   }
-  const Vf unit = mul(load_f16(units), set1(Entries<Block>::kUnit));
-  for (int t = 0; t < kTokens; ++t) {
-    const float d_act = reinterpret_cast<const float*>(act[t] + layout.d)[index];
-    float* at = out + (token + t) * task.out_stride;
-    store(at, fma(to_float(sums_of_rounds<Block>(sums[t])), mul(unit, set1(d_act)), load(at)));
-  }
+  add_to_outputs<kTokens>(task, out, index, token, units, [&](int t, int) { return sums_of_rounds<Block>(sums[t]); });
 }
 
 }  // namespace

@@ -57,10 +57,6 @@ struct Entries<BlockIQ1_M> {
   }
 };
 
-inline uint16_t unit_of(const BlockIQ1_M& block) {
-  return static_cast<uint16_t>(_pext_u64(load_as<uint64_t>(block.scales), 0xf000f000f000f000));
-}
-
 // The weights of a row, kBias too high.
 template <Ternary Block>
 class TernaryRow {
@@ -102,9 +98,7 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
     const auto of_sixteens = load_as<__m256i>(act[t] + layout.sum + index * 32);
     too_high[t] = _mm256_mullo_epi16(of_sixteens, _mm256_set1_epi16(-Block::kBias));
   }
-  uint16_t units[16];
-  for (int row = 0; row < 16; ++row) units[row] = unit_of(blocks[row]);
-  __asm__ volatile("" : : "r"(units) : "memory");  // stored now, as they are loaded together at the end
+  const Units<Block> units(blocks);
   for (int row = 0; row < 16; ++row) {
     const TernaryRow<Block> weights(blocks[row], codebook);
     const __m128i factors = Entries<Block>::factors(blocks[row]);
@@ -121,7 +115,8 @@ void add_entries(const LinearTask& task, float* out, const Block* blocks, int64_
     OCTAVO_UNROLL
     for (int t = 0; t < kTokens; ++t) sums[t][row] = sum[t];
   }
-  add_row_sums<Block, kTokens>(task, out, sums, units, index, token);
+  add_to_outputs<kTokens>(task, out, index, token, units,
+                          [&](int t, int v) { return sums_of_rows(sums[t] + v * kLanes); });
 }
 
 }  // namespace

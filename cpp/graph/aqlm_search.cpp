@@ -1,4 +1,4 @@
-#include "kernels/aqlm_search.h"
+#include "graph/aqlm_search.h"
 
 #include <algorithm>
 #include <limits>
